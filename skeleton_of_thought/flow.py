@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NUMBER = re.compile(
-    r"\d|hundred|thousand|hundert|tausend|cent|cien|mil|cem|duzent|st[oa]|сто|сот|тысяч|백|천|[百千]", re.I
-)
+_WORDS = re.compile(r"word|w[öo]e?rt|\bmots?\b|palabra|parole|palavra|woorden|слов|[字词詞]", re.IGNORECASE)
 """A question without any of these sets no limit of words."""
 
 
@@ -93,7 +91,7 @@ class AnswerFlow(FailingFlow):
         if not (router is None or isinstance(router, Router)):
             check_router(router)
         settings, self._word_limit = settings or Settings(), None
-        if settings.eager == "auto" or _NUMBER.search(conversation.question):
+        if settings.eager == "auto" or _WORDS.search(conversation.question):
             settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays)
         if skeleton is not None:
             skeleton = safe_skeleton(skeleton, settings.max_depth, settings.max_parents)

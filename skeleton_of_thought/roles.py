@@ -54,14 +54,15 @@ class RoleWriting(MergeWriting):
         reason = ending(reply)
         if self.fault is not None:
             return "", RoleError(str(self.fault).replace("merge prompt", "prompt"))
-        if reason in FAILED:
+        if reason in FAILED or not text:
             return "", reply_error(reply)
-        return (text, None) if text else ("", RoleError("The model gave no text."))
+        return text, None
 
 
 class RolesFlow(MergeFlow):
     """The steps of the opening and the closing. The steps before them are those of `AnswerFlow`."""
 
+    finished: bool
     _roles: dict[Role, RoleWriting | None]
     """The roles that are wanted; None for one whose call is not open."""
 

@@ -34,7 +34,8 @@ def own_settings(settings: Settings, question: str, *, eager_pays: bool) -> tupl
         question: The question.
         eager_pays: What `eager="auto"` means for the backend of the points.
     """
-    from skeleton_of_thought.text.length import most_points, word_limit
+    from skeleton_of_thought.text.length import most_points
+    from skeleton_of_thought.text.word_limits import word_limit
 
     if settings.eager == "auto":
         settings = dataclasses.replace(settings, eager=eager_pays)
