@@ -25,7 +25,7 @@ from langchain_sot.models.resolution import AnswerModels, ResolvedModel, unbind,
 from langchain_sot.models.servers import begin_turn, with_timeout
 from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
-from langchain_sot.plan import plan_facts
+from langchain_sot.results import plan_facts
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import ReplyEnd, aclose_stream, close_stream
@@ -48,7 +48,7 @@ def call_config(config: RunnableConfig, call: Call, waves: dict[int, int]) -> Ru
     Args:
         config: The config of the answer's children.
         call: The call.
-        waves: The waves of the answer's points so far, see `langchain_sot.plan.plan_facts`.
+        waves: The waves of the answer's points so far, see `langchain_sot.results.plan_facts`.
     """
     metadata: dict[str, Any] = {"sot_stage": call.stage}
     name: str = "answer" if call.stage == "direct" else call.stage
@@ -109,7 +109,7 @@ class ModelCalls:
         configs: The config for the calls of each flow: a child of its root run.
         streamed: The stages whose text is wanted while it is written; the others are one `invoke` each,
             which caches may answer. String LLMs get all of those that start together in one `generate`.
-        waves: The waves of each flow's points so far, for their runs; see `langchain_sot.plan.plan_facts`.
+        waves: The waves of each flow's points so far, for their runs; see `langchain_sot.results.plan_facts`.
         direct: The models' messages of direct answers, by the flow's position: they may have more than text. Of a
             streamed answer it is the message without its text.
     """

@@ -29,7 +29,7 @@ from typing import Any
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.plan import plan_facts
+from langchain_sot.results import plan_facts
 from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.events import (
     Event,
@@ -54,7 +54,7 @@ def custom_event(event: Event, waves: dict[int, int] | None = None) -> tuple[str
 
     Args:
         event: The event.
-        waves: The waves of the points so far, by index; see `langchain_sot.plan.plan_facts`.
+        waves: The waves of the points so far, by index; see `langchain_sot.results.plan_facts`.
     """
     waves = {} if waves is None else waves
     match event:

@@ -12,19 +12,19 @@ from pydantic import RootModel
 
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Point, Retrieval, Skeleton
+from skeleton_of_thought.types import Retrieval, Skeleton
 
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph, Node
-    from skeleton_of_thought.plan_memory import PlanMemory
 
     from langchain_sot.chain import PlanCache, SkeletonOfThoughtChain
     from langchain_sot.inputs import OwnPlaceholders
     from langchain_sot.models.resolution import AnswerModels
     from skeleton_of_thought.budget import Budget, Share
+    from skeleton_of_thought.plan_memory import PlanMemory
     from skeleton_of_thought.together import Together
 
-__all__ = ["STAGES", "AnswerPlan", "chain_graph", "make_plan", "plan_facts", "rows_of"]
+__all__ = ["STAGES", "AnswerPlan", "chain_graph", "make_plan", "rows_of"]
 
 STAGES = ("skeleton", "point", "merge", "scoped", "graph", "opening", "closing")
 """The stages whose prompts a chain takes one by one, as `skeleton_prompt` and so on."""
@@ -193,18 +193,3 @@ def _connect(graph: Graph, nodes: list[Node], data: str | None = None, *, condit
     for source, target in pairwise(nodes):
         first = source is nodes[0]
         graph.add_edge(source, target, data if first else None, conditional=first and conditional)
-
-
-def plan_facts(point: Point, waves: dict[int, int]) -> dict[str, Any]:
-    """What the plan says of a point besides its title: `scope`, `depends_on` and `wave`, each where it is set.
-
-    Args:
-        point: The point.
-        waves: The waves of the points after the first wave, by index; gets that of this point.
-    """
-    facts: dict[str, Any] = {"scope": point.scope} if point.scope else {}
-    waves.pop(point.index, None)  # of a point of a skeleton that is void
-    if point.depends_on:
-        waves[point.index] = 1 + max(waves.get(parent, 1) for parent in point.depends_on)
-        facts |= {"depends_on": list(point.depends_on), "wave": waves[point.index]}
-    return facts

@@ -41,6 +41,7 @@ __all__ = [
     "answer_dict",
     "end_dict",
     "errors_dict",
+    "plan_facts",
     "points_dict",
     "sources_list",
 ]
@@ -230,6 +231,21 @@ def sources_list(answer: Answer) -> list[Document]:
 def points_dict(answer: Answer) -> dict[str, str]:
     """The text of each point by its number."""
     return {str(e.point.index): e.text for e in answer.expansions}
+
+
+def plan_facts(point: Point, waves: dict[int, int]) -> dict[str, Any]:
+    """What the plan says of a point besides its title: `scope`, `depends_on` and `wave`, each where it is set.
+
+    Args:
+        point: The point.
+        waves: The waves of the points after the first wave, by index; gets that of this point.
+    """
+    facts: dict[str, Any] = {"scope": point.scope} if point.scope else {}
+    waves.pop(point.index, None)  # of a point of a skeleton that is void
+    if point.depends_on:
+        waves[point.index] = 1 + max(waves.get(parent, 1) for parent in point.depends_on)
+        facts |= {"depends_on": list(point.depends_on), "wave": waves[point.index]}
+    return facts
 
 
 class Chunks(Protocol):

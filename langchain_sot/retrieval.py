@@ -11,7 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from langchain_sot.inputs import context_of
 from langchain_sot.models.open_runs import ended_runs
-from langchain_sot.plan import plan_facts
+from langchain_sot.results import plan_facts
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call, Point, Reply, Retrieval
 
@@ -80,7 +80,7 @@ def call_config(
         config: The config of the answer's children.
         point: The point that is retrieved for.
         attempt: 1, 2, ...
-        waves: The waves of the answer's points so far, see `langchain_sot.plan.plan_facts`.
+        waves: The waves of the answer's points so far, see `langchain_sot.results.plan_facts`.
     """
     name, metadata = "retrieve", {**(config.get("metadata") or {}), "sot_stage": "sources"}
     if point is not None:
