@@ -7,16 +7,37 @@ import unicodedata
 from collections.abc import Sequence
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.text.word_limits import word_limit
 from skeleton_of_thought.text.words import UNSPACED, is_unspaced
 from skeleton_of_thought.types.answer import Point
 
 __all__ = ["LengthGuard", "most_points", "share_words", "word_limit"]
 
+_SPEAKS_OF_WORDS = re.compile(r"word|w(?:ö|oe)rt|wort|mot|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.I)
+"""Every limit has one of these."""
 _LEAST_WORDS = 5
 """Words of the shortest point that a limit makes."""
 _POINT_WORDS = 25
 """Words that a point needs to say something."""
+
+
+def word_limit(question: str) -> int | None:
+    """The number of words that a question allows for its whole answer; the upper end of a range.
+
+    In Chinese and Japanese, the number of characters.
+
+    Returns:
+        None without a limit, and where it is not clear that the whole answer is meant.
+
+    Example:
+        >>> word_limit("What is tea? Answer in 100-150 words."), word_limit("Give five tips, each in 20 words.")
+        (150, None)
+    """
+    if not _SPEAKS_OF_WORDS.search(question):
+        return None
+    # Its patterns take long to compile, and few questions need them.
+    from skeleton_of_thought.text.word_limits import read_limit
+
+    return read_limit(question)
 
 
 def share_words(limit: int, points: Sequence[Point]) -> dict[int, int]:
@@ -265,13 +286,11 @@ class LengthGuard:
         return not (initial or self._letters.lower() in _ABBREVIATIONS or _NUMBER.fullmatch(self._line))
 
     def _mark_fence(self, token: str) -> None:
-        if not self._opening:
-            if found := _FENCE.fullmatch(self._line + token):
-                self._opening = found[1]
-                self._resolve(ended=True)
-        elif _FENCE.fullmatch(self._line + token):
-            self._opening += token
-        elif token == "`" and self._opening[0] == "`":
+        found = _FENCE.fullmatch(self._line + token) if len(self._line) < _READ else None
+        if found:
+            self._opening = found[1]
+            self._resolve(ended=True)
+        elif token == "`" and self._opening[:1] == "`":
             # Code within the line, as in ```pip install x```. Backticks do not end a fence of tildes.
             self._opening = ""
 
@@ -285,6 +304,8 @@ class LengthGuard:
             if closes or (line and self._last not in _DANGLING and not _TITLE.match(line)):
                 if not self._ending:
                     self._ending, self._end = "\n", len(self._held)
+                    while self._end and self._held[self._end - 1].isspace():
+                        self._end -= 1
             elif not line:
                 self._resolve(ended=True)
         self._in_word, self._apart, self._letters = False, True, ""

@@ -13,10 +13,12 @@ from functools import lru_cache
 from skeleton_of_thought.routers.instructions import instruction_lines, sentences
 from skeleton_of_thought.routers.question import find_question
 
-__all__ = ["word_limit"]
+__all__ = ["read_limit"]
 
 _HIGHEST = 100_000
 """Words of the longest answer that a question can mean."""
+_READ = 400
+"""Characters that are read at either end of a longer sentence."""
 _ALIKE = 1.25
 """Two limits are one ("in about 300 words, max. 350") if the higher is at most this many times the lower."""
 
@@ -56,13 +58,20 @@ _ATOMS = {
     for word in words.split()
 }
 _TIMES = {
-    **dict.fromkeys("hundred hundert cent cents cien ciento cento cem honderd сто ста 百".split(), 100),
-    **dict.fromkeys("thousand tausend mille mil mila duizend тысяча тысячи тысячу тысяч 千".split(), 1000),
+    **dict.fromkeys(
+        ("hundred", "hundert", "cent", "cents", "cien", "ciento", "cento", "cem", "honderd", "сто", "ста", "百"), 100
+    ),
+    **dict.fromkeys(
+        ("thousand", "tausend", "mille", "mil", "mila", "duizend", "тысяча", "тысячи", "тысячу", "тысяч", "千"), 1000
+    ),
     **dict.fromkeys("十", 10),
     **dict.fromkeys("万萬", 10_000),
 }
 _ATOM = "|".join(sorted((*_ATOMS, *_TIMES), key=len, reverse=True))
-_NUMBER = rf"(?:\d{{1,3}}(?:[., ’'\u00a0\u202f]\d{{3}})+|\d{{1,9}}|(?:{_ATOM})(?:(?:[\s-]|and|und|y|e|et|en)*(?:{_ATOM})){{0,7}})(?!\d)"
+_NUMBER = (
+    r"(?:\d{1,3}(?:[., '\u00a0\u202f]\d{3})+|\d{1,9}|"
+    rf"(?:{_ATOM})(?:(?:[\s-]|and|und|y|e|et|en)*(?:{_ATOM})){{0,7}})(?!\d)"
+)
 _EACH_ATOM = re.compile(_ATOM)
 
 
@@ -86,7 +95,8 @@ def _value(number: str) -> int:
 
 _UNIT = r"(?:words?|wörtern?|woertern?|worten?|mots?|palabras?|parole|palavras?|woorden|слов(?:а|ах|ами)?)"
 _WHOLE = (
-    r"(?:answers?|response|reply|essay|article|summary|explanation|overview|text|report|(?:blog )?post|story|description|"
+    r"(?:answers?|response|reply|essay|article|summary|explanation|overview|text|report|(?:blog )?post|story|"
+    r"description|"
     r"comparison|analysis|review|speech|letter|e-?mail|guide|paragraph|piece|output|length|note|it|this|everything|"
     r"antwort\w*|text\w*|aufsatz|artikel\w*|zusammenfassung|bericht|beitrag|erklärung|überblick|länge|"
     r"réponse|texte|essai|résumé|rapport|explication|dissertation|rédaction|longueur|"
@@ -102,17 +112,21 @@ _IN = (
 )
 _ABOUT = (
     r"(?:about|around|approximately|approx|roughly|some|circa|ca|c|etwa|rund|ungefähr|zirka|knapp|environ|à peu près|"
-    r"unas|unos|alrededor de|aproximadamente|cerca de|all'incirca|più o meno|ongeveer|около|примерно|приблизительно|~|≈|"
+    r"unas|unos|alrededor de|aproximadamente|cerca de|all'incirca|più o meno|ongeveer|около|примерно|"
+    r"приблизительно|~|≈|"
     r"exactly|precisely|just|only|genau|exakt|exactement|exactamente|esattamente|exatamente|precies|ровно|"
     r"an?|one|eine[mnr]?|une?|una?|uma?|een|between|zwischen|entre|tra|fra|tussen|from|entre|de|от)"
 )
 _MOST = (
-    r"(?:max|máx|maximum|(?:an? |the )?maximum of|at (?:the )?most|(?:no|not|never|n't (?:\w+ ){0,3}) ?(?:\w+ )?(?:more|longer) than|"
-    r"(?:not?|never|n't|without) (?:to )?(?:exceed(?:ing)?|go(?:ing)? over)|no longer than|"
-    r"maximal|höchstens|nicht (?:mehr|länger) als|(?:au )?maximum|au plus|pas plus de|(?:sans )?dépasser(?: les)?|"
-    r"(?:como |un )?máximo(?: de)?|no más de|sin (?:pasar|exceder) (?:de )?|al massimo|(?:un )?massimo(?: di)?|non più di|"
+    r"(?:max|máx|maximum|(?:an? |the )?maximum of|at (?:the )?most|(?:no|not|never|"
+    r"\w{2,6}n't) (?:\w+ ){0,2}(?:more|longer) than|"
+    r"(?:not?|never|\w{2,6}n't|without) (?:to )?(?:exceed(?:ing)?|go(?:ing)? over)|no longer than|"
+    r"maximal|höchstens|nicht (?:mehr|länger) als|(?:au )?maximum|au plus|pas plus de|(?:sans |ne )?dépass(?:er|e|"
+    r"ez)(?: pas)?(?: les)?|"
+    r"(?:como |un )?máximo(?: de)?|no más de|sin (?:pasar|exceder) (?:de )?|al massimo|(?:un )?massimo(?: di)?|"
+    r"non più di|"
     r"no máximo|não mais (?:do )?(?:que|de)|(?:um )?máximo de|maximaal|hooguit|hoogstens|ten hoogste|niet meer dan|"
-    r"не (?:более|больше)(?: чем)?|максимум)"
+    r"не (?:более|больше|длиннее)(?: чем)?|не (?:должен |должна )?превыша(?:ть|й|йте|ет)|максимум)"
 )
 _UNDER = (
     r"(?:under|below|less than|fewer than|up to|unter|weniger als|bis zu|moins de|jusqu'à|menos de|hasta|meno di|"
@@ -121,7 +135,8 @@ _UNDER = (
 _TO = r"(?:\s*[-–—~]\s*|\s+(?:to|or|and|bis|und|oder|à|et|ou|a|y|o|e|até|tot|en|of|до|и|или)\s+)"
 _COUNT = rf"(?P<low>{_NUMBER})(?:\s*{_UNIT})?(?:{_TO}(?P<high>{_NUMBER}))?"
 _LIMIT = re.compile(
-    rf"(?<![\w-])(?:(?:(?P<in>{_IN})|(?P<most>{_MOST})|(?P<under>{_UNDER})|{_ABOUT})(?!\w)[\s.:(]*|[~≈<]\s*){{0,5}}"
+    rf"(?<![\w-])(?:(?:(?P<in>{_IN})|(?P<most>{_MOST})|(?P<under>{_UNDER})|{_ABOUT})(?!\w)[\s.:(]*|[~≈]\s*|"
+    rf"(?P<less>[<≤])\s*){{0,5}}"
     rf"(?<![\w.,]){_COUNT}(?P<unit>[\s-]*{_UNIT})(?!\w)",
     re.I,
 )
@@ -139,9 +154,8 @@ _LESS = re.compile(
 _NO_LIMIT = re.compile(
     r"\s*(?:or|and|oder|ou|o|of|или)\s+(?:more|longer|mehr|plus|más|più|mais|meer|больше|более)\b"
     r"|\s*\(?(?:at least|minimum|min\b|mindestens|au moins|al menos|como mínimo|almeno|pelo menos|minstens|минимум)"
-    r"|\s*(?:per|pro|par|por|al|a|an)\s+(?!answer|antwort|respuesta|favor)(?:minute|day|hour|week|point|bullet|item|"
-    r"section|paragraph|sentence|\w+)\b(?<!per favore)"
-    r"|\s*(?:that|which|who|whose|most|from|of the|below|above|most|je\b|i\b|you\b|we\b)",
+    r"|\s*(?:per|pro|par|por|al|a|an)\s+(?!favor)\w+"
+    r"|\s*(?:that|which|who|whose|most|from|of(?! (?:text|prose|plain|simple|your own))|below|above|i\b|you\b|we\b)\b",
     re.I,
 )
 _EACH = re.compile(
@@ -158,7 +172,8 @@ _ITEMS = re.compile(
     re.I,
 )
 _PART = re.compile(
-    r"\b(?:with|including|include|add|start\w*|begin\w*|end\w*|finish\w*|conclude\w*|plus|and|then|followed|mit|und|dann|"
+    r"\b(?:with|including|include|add|start\w*|begin\w*|end\w*|finish\w*|conclude\w*|plus|and|then|followed|mit|"
+    r"und|dann|"
     r"avec|et|puis|con|y|e|luego|poi|com|met|en|dan|с|и|затем)\s(?:\w+\s){0,3}"
     r"(?:summary|introduction|intro|conclusion|abstract|title|headline|caption|slogan|overview|recap|zusammenfassung|"
     r"einleitung|fazit|résumé|resumen|introducción|conclusión|riassunto|introduzione|conclusione|resumo|introdução|"
@@ -171,27 +186,47 @@ _NOT = re.compile(
     re.I,
 )
 _OF_OTHERS = re.compile(
-    r"\b(?:know|knows|learn\w*|memori[sz]e\w*|understands?|vocabular\w+|contains?|has|have|had|uses|reads?|spoke|speaks?|"
+    r"\b(?:know|knows|learn\w*|memori[sz]e\w*|understands?|vocabular\w+|contains?|has|have|had|uses|reads?|spoke|"
+    r"speaks?|"
     r"says?|said|dictionary|lists?|languages?|kenn\w+|lern\w+|wortschatz|connaî\w+|apprend\w+|conoc\w+|aprend\w+|"
     r"conosc\w+|impar\w+|leer|leren|знает|знают|выучи\w*)\W+(?:\w+\W+){0,2}$",
     re.I,
 )
 _ASKS = re.compile(
-    r"\W*(?:how|why|what|which|where|when|who|is|are|was|were|do|does|did|should|has|have|wie|warum|was|welche\w*|"
+    r"\W*(?:how|why|what|which|where|when|who|is|are|was|were|do|does|did|should|has|have|(?:can|could|would|"
+    r"may)\s+(?!you\b|u\b)|wie|warum|was|welche\w*|"
     r"comment|pourquoi|qu\w+|est-ce|cómo|por qué|qué|cuánt\w+|come|perché|cosa|quant\w+|como|por que|hoe|waarom|wat|"
     r"как|почему|что|сколько)\b",
     re.I,
 )
 _OF_WRITING = re.compile(
-    r"\b(?:writ|essay|abstract|speech|read|learn|memori|blog|article|paper|cv\b|resume|typ|fit|cover letter|schreib|"
+    r"\b(?:writ|essay|abstract|speech|read|learn|memori|told|tell a|said|say|blog|article|paper|cv\b|resume|typ|"
+    r"fit|cover letter|schreib|"
     r"aufsatz|lern|les|écri|rédig|lire|escrib|redact|leer|scriv|legg|escrev|ler\b|schrijf|schrijv|lez|написать|писать|"
     r"прочитать|выучить|эссе)|\b(?:many|long|viele|lange|combien|сколько)\b",
     re.I,
 )
+_SITUATION = re.compile(
+    r"\b(?:I|we)(?:'ve|'m| have| had| need| am| was| were)\s+(?:just\s+|only\s+)?(?:to\b|got to|supposed|told|asked|"
+    r"written|writing|required)|(?<!do )\b(?:I|we)\s+(?:wrote|write|must|should)\b"
+    r"|\b(?:my|our)\s+(?:teacher|professor|boss|editor|school|assignment|essay|homework|client|thesis|article|text)\b"
+    r"|\bich\s+(?:muss|soll|habe)\b|\bmein\w*\s+(?:lehrer|chef|text|aufsatz)|\bje dois\b|\bmon prof|"
+    r"\b(?:tengo que|debo|mi profesor)\b|\b(?:devo|il mio prof\w*)\b|\b(?:tenho que|preciso|meu professor)\b|"
+    r"\bik moet\b|\bmijn leraar|\bмне (?:нужно|надо) написать\b|\bя долж"
+    # A statement about somebody: "Lincoln gave his speech in 272 words."
+    r"|\A(?-i:[A-Z])\w+(?:\s(?-i:[A-Z])\w+)*\s+(?<!answer )(?<!response )(?:gave|told|said|wrote|spoke|was|were|"
+    r"\w{3,}ed)\b"
+    r"|\A(?:he|she|they|the\s+(?!answer|response|reply)\w+)\s+(?:gave|told|said|wrote|spoke|was|were|has|had|"
+    r"\w{3,}ed)\b",
+    re.I,
+)
+"""What the user has to do, or somebody did."""
 _GIVEN = re.compile(
     r"\W*(?:please\s+|can you\s+|could you\s+)?(?:summari[sz]e|translate|improve|proofread|read|edit|rewrite|correct|"
-    r"paraphrase|review|shorten|expand|analy[sz]e|fasse|übersetze|verbessere|korrigiere|kürze|traduis|traduisez|corrige\w*|"
-    r"résume[zr]?|traduce|traduzca|resume|resuma|traduci|riassumi|traduza|corrija|vertaal|verbeter|переведи\w*|сократи\w*|"
+    r"paraphrase|review|shorten|expand|analy[sz]e|fasse|übersetze|verbessere|korrigiere|kürze|traduis|traduisez|"
+    r"corrige\w*|"
+    r"résume[zr]?|traduce|traduzca|resume|resuma|traduci|riassumi|traduza|corrija|vertaal|verbeter|переведи\w*|"
+    r"сократи\w*|"
     r"исправь\w*|прочитай\w*)\b",
     re.I,
 )
@@ -201,20 +236,23 @@ _THIS = (
 )
 _START = re.compile(r"(?:^|[,;:(.!?–—-])\W*(?:(?:and|please|but|und|bitte|et|y|e|en|и)\s+)?$", re.I)
 _OF_ANSWER = re.compile(
-    rf"(?<![\w-])(?:(?P<this>{_THIS}\s+(?:\w+\s+)?))?{_WHOLE}\W*(?:(?:should|must|to|may|can|soll|muss|doit|debe|deve|moet)\s+)?"
+    rf"(?<![\w-])(?:(?P<this>{_THIS}\s+(?:\w+\s+)?))?{_WHOLE}\W*(?:(?:should|must|to|may|can|soll|muss|doit|debe|"
+    rf"deve|moet)\s+)?"
     r"(?:(?:of|with|in|at|to|be|is|stay|that is|short|brief|concise|not|von|mit|de|di|van|met|con|com|avec|на|в|из|до|"
-    r"auf|à|a|op|être|ser|essere|zijn|sein|have|contain)\s+){0,2}$",
+    r"auf|à|a|op|être|ser|essere|zijn|sein|have|contain)\s+|d'){0,2}$",
     re.I,
 )
 _KEEP = re.compile(
-    rf"(?:\b(?:limit|limited|keep|restrict|shorten|cut|condense|limite[zr]?|limita|limítate|beperk|ограничь\w*)"
+    rf"(?:\b(?:limit|limited|keep|restrict|shorten|cut|condense|make it|limite[zr]?|limita|limítate|beperk|ограничь\w*)"
     rf"(?:\s+(?:\w+\s+)?(?:{_WHOLE}|yourself|things))?(?:\s+(?:short|brief|concise))?"
-    rf"(?:\s+(?:to|at|down to|and|à|a|op|до))?|\b(?:short|brief|concise|be|answer|reply|respond|(?:^|[,;.!] ?)(?:use|write))"
+    rf"(?:\s+(?:to|at|down to|and|à|a|op|до))?|\b(?:short|brief|concise|be|answer|reply|respond|(?:^|"
+    rf"[,;.!] ?)(?:use|write))"
     rf"(?:\s+(?:and|with))?)[\s,(]*$",
     re.I,
 )
 _WRITE = re.compile(
-    r"\b(?:write|compose|draft|produce|give me|schreib\w*|écri\w+|rédige\w*|escrib\w+|redacta|scriv\w+|escrev\w+|schrijf|"
+    r"(?:^|[.,;:!?]\s*|\b(?:please|you|bitte)\s+)(?:write|compose|draft|produce|give me|schreib\w*|écri\w+|"
+    r"rédige\w*|escrib\w+|redacta|scriv\w+|escrev\w+|schrijf|"
     r"напиш\w+)(?:\s+me|\s+mir)?\s*$",
     re.I,
 )
@@ -223,41 +261,67 @@ _FORM = re.compile(rf"[\s-]*(?:\w+[\s-]+){{0,2}}?{_WHOLE}(?!\w)", re.I)
 
 
 def _limits(sentence: str) -> Iterator[tuple[int, bool]]:
-    """The limits that a sentence sets, and whether each is one of the whole for sure."""
+    """The limits that a sentence sets, and whether each is said to be one of the whole."""
+    situation, asks = _SITUATION.search(sentence) is not None, _ASKS.match(sentence) is not None
+    given = asks or _GIVEN.match(sentence) is not None
     for found in _LIMIT.finditer(sentence):
         before, after = sentence[max(0, found.start() - 100) : found.start()], sentence[found.end() :][:60]
-        words = max(_value(found[name]) for name in ("low", "high") if found[name])
-        if not 0 < words <= _HIGHEST:
+        words = _words(found)
+        if words is None:
             continue
-        total = _TOTAL.match(after) is not None
-        if total or _sets(found, sentence, before, after):
-            yield words, total
+        if _TOTAL.match(after):
+            yield words, True
+        elif not situation and not _no_limit(before, after, asks=asks) and _sets(found, before, after, asks, given):
+            yield words, False
 
 
-def _sets(found: re.Match[str], sentence: str, before: str, after: str) -> bool:
-    """Whether a number of words is a limit for the answer."""
-    if _EACH.search(before + " ") or _EACH.search(after) or _NO_LIMIT.match(after) or _NOT.search(before):
-        return False
-    asks = _ASKS.match(sentence) is not None
-    if _PART.search(before) or (asks and _OF_WRITING.search(before)):
-        return False
+def _words(found: re.Match[str]) -> int | None:
+    """The higher number of a range; None where no answer has so many words."""
+    words = max(_value(found[name]) for name in ("low", "high") if found[name])
+    return words if 0 < words <= _HIGHEST else None
+
+
+def _no_limit(before: str, after: str, *, asks: bool) -> bool:
+    """Whether the words around a number of words say that it is no limit of the whole answer."""
+    return bool(
+        _EACH.search(f"{before} ")
+        or _EACH.search(after)
+        or _NO_LIMIT.match(after)
+        or _NOT.search(before)
+        or _PART.search(before)
+        or (asks and _OF_WRITING.search(before))
+    )
+
+
+def _sets(found: re.Match[str], before: str, after: str, asks: bool, given: bool) -> bool:
+    """Whether a number of words is a limit by the words before or after it.
+
+    Args:
+        found: The match of `_LIMIT`.
+        before: The text before it.
+        after: The text after it.
+        asks: Whether the sentence is a question.
+        given: Whether it is one, or wants something done with a text that there is already.
+    """
     if found["in"]:
-        return not found[0].lower().startswith("using") or not after.startswith(":")
+        return not (found[0].lower().startswith("using") and after.startswith(":"))
     if _ITEMS.search(before) or _OF_OTHERS.search(before):
         return False
-    start = _START.search(before) is not None
+    if re.search(rf"\b{_THIS}\W*$", before, re.I):
+        return False
+    if found["most"] or found["less"] or _LESS.match(after):
+        return True
+    if _START.search(before):
+        about = found.start("low") > found.start()
+        if found["under"] or re.match(r"[\s).!]*$", after) or (about and re.match(r"\s*[:,]", after)):
+            return True
+    if found["unit"].strip(" -").lower() in ("word", "wörter", "wort"):
+        return _FORM.match(after) is not None and not (given or re.search(r"\bwith\W*$", before, re.I))
+    if not asks and _KEEP.search(before):
+        return True
     answer = _OF_ANSWER.search(before)
-    of_answer = answer is not None and not answer["this"] and not asks and not _GIVEN.match(sentence)
-    if found["most"] or _LESS.match(after):
+    if answer is not None and not answer["this"] and not given:
         return True
-    if start and (found["under"] or re.match(r"[\s).!]*$", after)):
-        return True
-    if of_answer or (_KEEP.search(before) and not asks):
-        return True
-    if found["unit"].strip(" -").lower() in ("word", "wörter") and _FORM.match(after):
-        last = re.search(r"([\w']+)\W*$", before)
-        this = last is not None and re.fullmatch(_THIS, last[1], re.I)
-        return not (asks or this or _GIVEN.match(sentence) or re.search(r"\bwith\W*$", before, re.I))
     return bool(_WRITE.search(before) and _ABOUT_IT.match(after) and not asks)
 
 
@@ -269,24 +333,51 @@ _DENSE = re.compile(
     rf"字数[为是：:]|篇幅|文字数)?(?:[为为是：:约約於于]|大约|大概|\s)*(?<![\d一二三四五六七八九十百千万两])(?P<low>{_DENSE_NUMBER})\s*"
     rf"(?:个?字)?(?:[-–—~〜～到至から]+\s*(?P<high>{_DENSE_NUMBER}))?\s*(?:[个個]?(?:字|词|詞|单词|單詞)|文字|語|単語|ワード)"
     r"(?P<post>以内|以內|之内|之內|内|內|以下|左右|上下|程度|ほど|くらい|ぐらい|前後|まで|で(?!き)|(?:来|來)?(?:回答|说明|說明|介绍|介紹|"
-    r"解释|解釋|描述|概括)|的?(?:文章|作文|回答|短文|答案|介绍|介紹|说明|說明))?(?P<after>.{0,8})"
+    r"解释|解釋|描述|概括)|的?(?:文章|作文|回答|短文|答案|介绍|介紹|说明|說明))?(?=(?P<after>.{0,8}))"
 )
-_DENSE_NOT = re.compile(
-    r"[每各这這该該至]|以上|至少|不少于|(?<!不)(?<!不要)(?<!不得)(?<!不能)超过|下面|常用|ずつ|それぞれ|ごと|少なくとも"
-)
+_DENSE_NOT = re.compile(r"[这這该該]|以上|至少|不少于|(?<!不)(?<!不要)(?<!不得)(?<!不能)超过|下面|常用|少なくとも")
+
+_DENSE_EACH = re.compile(r"[每各]|ずつ|それぞれ|ごと")
+_LEAST_DENSE = 10
+"""Characters of the shortest limit: fewer make a word, such as one of three characters."""
+_DENSE_TOTAL = re.compile(r"(?:[总總]?共(?:计|計)?|[总總]字[数數][为為是]?|合計|全体で|全部で)\s*约?$")
 
 
 def _dense_limits(sentence: str) -> Iterator[tuple[int, bool]]:
+    end = 0
     for found in _DENSE.finditer(sentence):
-        words = max(_value(found[name]) for name in ("low", "high") if found[name])
-        near = sentence[max(0, found.start() - 8) : found.start()] + " " + found[0]
-        if not 0 < words <= _HIGHEST or _DENSE_NOT.search(near.replace("至多", "")):
+        near = sentence[max(end, found.start() - 8) : found.end()]
+        end = found.end()
+        words = _words(found)
+        if words is None or words < _LEAST_DENSE:
+            continue
+        total = _DENSE_TOTAL.search(sentence[: found.start("low")]) is not None
+        each = _DENSE_EACH.search(sentence, max(0, found.start() - 20), found.end())
+        if not total and (each or _DENSE_NOT.search(near)):
             continue
         alone = re.search(r"(?:^|[，,。；;：:（(\s])$", sentence[: found.start("low")]) and re.match(
             r"[。．.，,）)！!\s]|$", found["after"]
         )
-        if found["pre"] or found["post"] or alone:
-            yield words, re.search("[总總]共|[总總]字|合計|全部", near) is not None
+        if total or found["pre"] or found["post"] or alone:
+            yield words, total
+
+
+_LABELLED = re.compile(
+    r"(?:^|[.;,(。，；（])\s*(?:word (?:count|limit)|(?:max(?:imum)? |number of )?words|wort(?:an)?zahl|wörter|"
+    r"nombre de mots|mots|"
+    r"(?:número de )?palabras|(?:numero di )?parole|(?:número de )?palavras|(?:aantal )?woorden|(?:количество )?слов|"
+    rf"字数|字數|文字数)\s*[:=：]\s*(?:{_ABOUT}\s+|[~≈<≤]|"
+    rf"约)?(?P<low>{_DENSE_NUMBER})(?:\s*[-–—~〜～]\s*(?P<high>{_DENSE_NUMBER}))?"
+    r"\s*(?=$|[.,;!?)。，；！？）])",
+    re.I,
+)
+"""The number behind a label: "Word count: 500"."""
+
+
+def _labelled(sentence: str) -> Iterator[tuple[int, bool]]:
+    for found in _LABELLED.finditer(sentence):
+        if (words := _words(found)) is not None:
+            yield words, False
 
 
 # --- the question -------------------------------------------------------------------------------------
@@ -298,27 +389,23 @@ _SHORTENED = re.compile(r"\b(max|máx|min|mín|approx|ca|c|env|aprox|circa|ung|m
 
 
 @lru_cache(maxsize=8)
-def word_limit(question: str) -> int | None:
-    """The number of words that a question allows for its whole answer; the upper end of a range.
-
-    In Chinese and Japanese, the number of characters.
-
-    Returns:
-        None without a limit, and where it is not clear that the whole answer is meant.
-
-    Example:
-        >>> word_limit("What is tea? Answer in 100-150 words."), word_limit("Give five tips, each in 20 words.")
-        (150, None)
-    """
+def read_limit(question: str) -> int | None:
+    """The limit of a question, as `skeleton_of_thought.text.length.word_limit` describes it."""
+    if not question.strip():
+        return None
     lines = instruction_lines(question)
     asked = find_question(question)
     if asked != question:
         lines = (*lines, *instruction_lines(asked))
     found = [
         limit
-        for sentence in sentences(tuple(_SHORTENED.sub(r"\1", _QUOTED.sub('""', line)) for line in lines))
-        for read in (_limits, _dense_limits)
-        for limit in read(sentence.strip())
+        for sentence in sentences(
+            tuple(_SHORTENED.sub(r"\1", _QUOTED.sub('""', line.replace("’", "'"))) for line in lines)
+        )
+        for read in (_limits, _dense_limits, _labelled)
+        for limit in read(
+            sentence.strip() if len(sentence) <= 2 * _READ else f"{sentence[:_READ]}\n{sentence[-_READ:]}"
+        )
     ]
     if totals := [words for words, total in found if total]:
         return max(totals)
