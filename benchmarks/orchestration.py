@@ -16,6 +16,11 @@ Each runs with `--points` for one question, and with `--questions` at once of `-
 `batch`) and async (`ainvoke`, `abatch`). Printed are the median seconds of `--repeats` runs in turns (one run for map
 and parallel with few threads, which take long), and the milliseconds and per cent over the ideal.
 
+Then plans of 8 points that build on each other in 1, 2 and 3 waves, whole and with `eager`, sync and async, over the
+longest path of the delays of the plan and of the points, which differ. And the share of the time of an answer in which
+only its plan is written, by models of `--rate` words a second: titles of 3 words, with and without notes of 12 words,
+against points of `--plan-words` words.
+
 Then follow the cost of streaming, as microseconds per token from `llm.stream` alone and through the chain, with models
 that do not wait, and the time to import `langchain_sot` after `langchain_core`'s runnables, chat models, prompts and
 output parsers, in new interpreters, from compiled files as in an installed package.
@@ -32,6 +37,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -42,6 +48,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import waves
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -54,6 +61,8 @@ from langchain_sot import SkeletonOfThoughtChain, SkeletonOutputParser
 _SKELETON = "Skeleton of: {question}"
 _SLOW = ("map", "parallel")
 _POINT = "Point {index}, {title}, of: {question}"
+_PLANNED_POINT = "Point {index}, {title}, of: {question}\n{parents}"
+_KINDS = ("titles", "scoped", "graph")
 _CORE = """
 from langchain_core.language_models import BaseChatModel
 from langchain_core.output_parsers import StrOutputParser
@@ -72,22 +81,29 @@ class Waiting(BaseChatModel):
         skeleton_seconds: Seconds of a skeleton, spread evenly over its lines.
         point_seconds: Seconds of a point.
         tokens: Pieces of a streamed point.
+        lines: The lines of the skeleton; None for titles.
+        delays: Seconds of each point; None for `point_seconds` each.
     """
 
     points: int
     skeleton_seconds: float = 0.0
     point_seconds: float = 0.0
     tokens: int = 1
+    lines: list[str] | None = None
+    delays: list[float] | None = None
 
     @property
     def _llm_type(self) -> str:
         return "waiting"
 
     def _pieces(self, messages: Sequence[BaseMessage]) -> tuple[list[str], float]:
-        if str(messages[-1].content).startswith("Skeleton"):
-            lines = [f"{i}. Matter number {i}\n" for i in range(1, self.points + 1)]
+        text = str(messages[-1].content)
+        if text.startswith("Skeleton"):
+            lines = waves.plan_lines("titles", self.points) if self.lines is None else self.lines
             return lines, self.skeleton_seconds / self.points
-        return ["word "] * self.tokens, self.point_seconds / self.tokens
+        point = re.match(r"Point (\d+),", text)
+        seconds = self.delays[int(point[1]) - 1] if self.delays and point else self.point_seconds
+        return ["word "] * self.tokens, seconds / self.tokens
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         pieces, delay = self._pieces(messages)
@@ -237,6 +253,83 @@ def cells(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 }
 
 
+def planned(llm: Waiting, kind: str, **settings: Any) -> Runnable[Any, Any]:
+    """The chain with plans of a kind."""
+    prompts = {} if kind == "titles" else {f"{kind}_prompt": _SKELETON, "point_prompt": _PLANNED_POINT}
+    return ours(llm, planning=kind, max_depth=3, **prompts, **settings)
+
+
+def planned_cells(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The time of plans of several waves over their longest path."""
+    seconds = waves.delays(args.point_seconds)
+    for count, parents in waves.SHAPES.items():
+        llm = Waiting(
+            points=waves.POINTS,
+            skeleton_seconds=args.skeleton_seconds,
+            lines=waves.plan_lines("graph", waves.POINTS, parents),
+            delays=seconds,
+        )
+        for eager in (False, True):
+            ideal = waves.ideal(parents, seconds, args.skeleton_seconds, eager=eager)
+            chain = planned(llm, "graph", eager=eager)
+            for sync in (True, False):
+                took, result = _answered(chain, args.repeats, sync=sync)
+                yield {
+                    "waves": count,
+                    "points": len(result["points"]),
+                    "eager": eager,
+                    "mode": "sync" if sync else "async",
+                    "seconds": round(took, 4),
+                    "ideal": round(ideal, 4),
+                    "over_ms": round((took - ideal) * 1e3, 1),
+                    "over": round(took / ideal - 1, 4),
+                    "waves_run": max(point["wave"] for point in result["timings"]["points"]),
+                    "started_early": _started_early(result["timings"]["points"]),
+                }
+
+
+def _answered(chain: Runnable[Any, Any], repeats: int, *, sync: bool) -> tuple[float, dict[str, Any]]:
+    """The median seconds of one question after a first run, and the last result."""
+    took, result = [], {}
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        result = chain.invoke("question") if sync else asyncio.run(chain.ainvoke("question"))
+        took.append(time.perf_counter() - start)
+    return statistics.median(took[1:]), result
+
+
+def _started_early(points: Sequence[Mapping[str, Any]]) -> int:
+    """How many points started before one that they build on had ended."""
+    ends = {point["index"]: point["written"]["end"] for point in points}
+    return sum(any(ends[parent] > point["written"]["start"] for parent in point["depends_on"]) for point in points)
+
+
+def plan_shares(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The share of an answer's time in which only its plan is written, by kind and by words of a point."""
+    for kind in _KINDS:
+        parents = {args.plan_points: (1, 2)} if kind == "graph" else {}
+        lines = waves.plan_lines(kind, args.plan_points, parents)
+        plan_words = sum(len(line.split()) for line in lines)
+        for words in args.plan_words:
+            llm = Waiting(
+                points=args.plan_points,
+                skeleton_seconds=plan_words / args.rate,
+                point_seconds=words / args.rate,
+                lines=lines,
+            )
+            for eager in (False, True):
+                timings = planned(llm, kind, eager=eager).invoke("question")["timings"]
+                alone = min(point["written"]["start"] for point in timings["points"])
+                yield {
+                    "plan": kind,
+                    "eager": eager,
+                    "plan_words": plan_words,
+                    "point_words": words,
+                    "seconds": round(timings["total"], 4),
+                    "share": round(alone / timings["total"], 3),
+                }
+
+
 def streaming(args: argparse.Namespace) -> dict[str, float]:
     """Microseconds per token, from the model alone and through the chain."""
     points, tokens = 8, args.tokens // 8
@@ -290,6 +383,13 @@ def main() -> None:
     parser.add_argument("--skeleton-seconds", type=float, default=1.0)
     parser.add_argument("--point-seconds", type=float, default=2.0)
     parser.add_argument("--tokens", type=int, default=4000, help="tokens to stream (default 4000)")
+    parser.add_argument(
+        "--plan-points", type=int, default=5, help="points of a plan whose share is measured (default 5)"
+    )
+    parser.add_argument(
+        "--plan-words", type=_numbers, default=[40, 100, 250], help="words per point (default 40,100,250)"
+    )
+    parser.add_argument("--rate", type=float, default=100.0, help="words that a model writes a second (default 100)")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
 
@@ -303,10 +403,29 @@ def main() -> None:
                 f"{row['over_ms']:>9.1f}{row['over']:>8.1%}",
                 flush=True,
             )
+    print(f"\n{'waves':>5} {'eager':<6}{'mode':<6}{'seconds':>9}{'ideal':>8}{'over ms':>9}{'over':>8}")
+    in_waves = []
+    for row in planned_cells(args):
+        in_waves.append(row)
+        print(
+            f"{row['waves']:>5} {'yes' if row['eager'] else 'no':<6}{row['mode']:<6}{row['seconds']:>9.3f}"
+            f"{row['ideal']:>8.3f}{row['over_ms']:>9.1f}{row['over']:>8.1%}",
+            flush=True,
+        )
+    print(f"\n{'plan':<7}{'words':>6}{'words per point':>17} {'eager':<6}{'seconds':>8}{'only the plan':>15}")
+    shares = []
+    for row in plan_shares(args):
+        shares.append(row)
+        print(
+            f"{row['plan']:<7}{row['plan_words']:>6}{row['point_words']:>17} {'yes' if row['eager'] else 'no':<6}"
+            f"{row['seconds']:>8.2f}{row['share']:>15.0%}",
+            flush=True,
+        )
     streams, imports = streaming(args), importing(max(5, args.repeats))
     print("\nmicroseconds per token: " + ", ".join(f"{name} {value}" for name, value in streams.items()))
     print(f"import langchain_sot: {imports['over_langchain_core_ms']} ms over langchain_core")
-    print(json.dumps({"benchmark": "orchestration", "cells": rows, "us_per_token": streams, "import": imports}))
+    found = {"cells": rows, "us_per_token": streams, "import": imports, "waves": in_waves, "plan_share": shares}
+    print(json.dumps({"benchmark": "orchestration", **found}))
 
 
 def _numbers(text: str) -> list[int]:

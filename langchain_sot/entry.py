@@ -364,7 +364,7 @@ class AnswerBatch:
 
 
 def _eager_pays(models: AnswerModels) -> bool:
-    """What `eager="auto"` means for the model of the points."""
+    """What `eager="auto"` means for the model of the points where no text is shown before the answer is complete."""
     from skeleton_of_thought.adapters.engines import EAGER_PAYS_LOCALLY
 
     return EAGER_PAYS_LOCALLY or not models.point_llm.native

@@ -26,6 +26,8 @@ _LOCAL_TOKENS = 16
 class PromptRouter(prompt_router.PromptRouter):
     """Asks a model of LangChain whether an answer is a list of points that can be written independently.
 
+    With `planning="graph"` or `"auto"`, points that need others are a graph; a chain of parts is answered directly.
+
     The router makes one short call with the project's own prompt. An unclear reply means the direct route, and so does
     a call that fails; the answer's `reason` has the cause. The call is a run named `route`, a child of the run around
     it, and its tokens are in the answer's usage, under `route`.

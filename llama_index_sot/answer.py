@@ -7,27 +7,21 @@ import contextlib
 import contextvars
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
 from llama_index_sot.context import ContextPacker, ContextWriter
+from llama_index_sot.event_loop import next_or_none
 from llama_index_sot.events import typed_event
 from llama_index_sot.llm_calls import LLMResponse, ResolvedLLM, ResponseReader, UsedConcurrency
-from llama_index_sot.response import (
-    AsyncSkeletonOfThoughtStreamingResponse,
-    ResponsePoint,
-    SkeletonOfThoughtResponse,
-    SkeletonOfThoughtStreamingResponse,
-    response_metadata,
-    response_points,
-    union,
-)
+from llama_index_sot.response import Responding, ResponsePoint, response_metadata, response_points, union
 from llama_index_sot.retrieval import NodeFinder
 from llama_index_sot.templates import TemplateRouter
 from llama_index_sot.tracing import RouterWithSpan, dispatcher, has_handlers, traced
 from skeleton_of_thought import drive
+from skeleton_of_thought.adapters.engines import EAGER_PAYS_LOCALLY
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.events import AnswerDelta, AnswerFailed, AnswerRestarted, Event
@@ -37,10 +31,12 @@ from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
 
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
+
 __all__ = ["AnswerConfig", "AnswerRun"]
 
 _PointQuery = Callable[[QueryBundle, str], QueryBundle]
-_Streaming = SkeletonOfThoughtStreamingResponse | AsyncSkeletonOfThoughtStreamingResponse
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class AnswerConfig:
     """The LLMs, prompts, settings and retrieval of one answer, resolved when the answer begins.
 
     Attributes:
-        llm: Writes skeletons, merges and direct answers.
+        llm: Writes skeletons, openings, closings, merges and direct answers.
         point_llm: Writes points.
         prompts: The prompts.
         settings: The core's settings.
@@ -63,6 +59,7 @@ class AnswerConfig:
         nothing_found: The text in place of what has no nodes; None to have it written without nodes.
         multimodal: Whether the LLMs see the images and other media of nodes.
         chat: A chat that ends with the question, in place of the question alone.
+        plans: What the LLM made of each kind of plan; None where the settings choose the kind.
     """
 
     llm: ResolvedLLM
@@ -79,10 +76,17 @@ class AnswerConfig:
     nothing_found: str | None = None
     multimodal: bool = False
     chat: tuple[Message, ...] = ()
+    plans: PlanMemory | None = None
 
     def writer(self, stage: Stage) -> ResolvedLLM:
         """The LLM that writes this stage."""
         return self.point_llm if stage == "point" else self.llm
+
+    @property
+    def eager_pays(self) -> bool:
+        """What `eager="auto"` means for the LLM of the points."""
+        local = self.point_llm.native is not None or self.point_llm.serial
+        return EAGER_PAYS_LOCALLY or not local
 
     def reading_router(self, query: QueryBundle) -> AnyRouter | None:
         """The router, which reads the instructions around the question in the query, too."""
@@ -109,16 +113,19 @@ class AnswerConfig:
             live=live,
             retrieval=self.retrieval,
             nothing_found=self.nothing_found,
+            eager_pays=self.settings.eager == "auto" and self.eager_pays,
+            plans=self.plans,
         )
 
     def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:
         """The chat or the question alone, with the most calls that are open at a time; see `flow`."""
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
-        request = Request(max_concurrency=min(filter(None, limits), default=None))
+        graph = self.settings.planning in ("graph", "auto")
+        request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph)
         return Conversation(self.chat or (Message("user", question),), request)
 
 
-class AnswerRun:
+class AnswerRun(Responding):
     """One answer while it is made.
 
     Nothing runs before `find_sources` or `events` (or an async twin) is iterated. No call is open between two of these,
@@ -136,6 +143,7 @@ class AnswerRun:
 
     Attributes:
         direct_response: The LLM's last response of a direct answer, for callers that pass it on.
+        waves: By index, the waves of the points that the typed events so far have shown.
 
     Raises:
         InvalidInput: There is no question, or the prompts do not fit the LLM's window; no call was made.
@@ -151,7 +159,7 @@ class AnswerRun:
         self._flow = config.flow(query, live=live, sync=sync)
         packer = config.packer(query.query_str) if config.packer and config.retrieval != "none" else None
         if packer is not None:
-            packer.check(config.reading_router(query), query.query_str)
+            packer.check(config.reading_router(query), self._flow.conversation)
         self._contexts = ContextWriter(packer, config.citations, config.multimodal)
         self._board = Board([self._flow], config.num_workers, drive.GRACE)
         self._context = contextvars.copy_context()
@@ -159,74 +167,9 @@ class AnswerRun:
         self._begun = self._restarted = False
         self._finished: Answer | None = None
         self.direct_response: LLMResponse | None = None
+        self.waves: dict[int, int] = {}
         # Emitted while the sources were found; `events` yields them first.
         self._early: list[Event] = []
-
-    # --- responses ---
-
-    def respond(self) -> SkeletonOfThoughtResponse | SkeletonOfThoughtStreamingResponse:
-        """Makes the response. A live one has its sources; its text is written while it is read."""
-        if not self._live:
-            self.whole()
-            return self.response()
-        self.find_sources()
-        response = SkeletonOfThoughtStreamingResponse(_no_texts(), self.source_nodes, metadata={})
-        self._fill(response)
-        response.response_gen = self._filling_texts(response)
-        return response
-
-    async def arespond(self) -> SkeletonOfThoughtResponse | AsyncSkeletonOfThoughtStreamingResponse:
-        """Async twin of `respond`.
-
-        No task runs when this returns a streaming response, so a reader may block the loop until it has the text.
-        """
-        if not self._live:
-            await self.awhole()
-            return self.response()
-        await self.afind_sources()
-        response = AsyncSkeletonOfThoughtStreamingResponse(_no_atexts(), self.source_nodes, metadata={})
-        self._fill(response)
-        response.response_gen = self._filling_atexts(response)
-        response.write_blocking = lambda: self._write(response)
-        return response
-
-    def response(self) -> SkeletonOfThoughtResponse:
-        """The response of a complete answer."""
-        return SkeletonOfThoughtResponse(
-            self.answer.text,
-            source_nodes=self.source_nodes,
-            metadata={"sot": self.metadata},
-            points=self.points,
-        )
-
-    def _filling_texts(self, response: _Streaming) -> Generator[str]:
-        try:
-            yield from self.texts()
-        finally:
-            self._fill(response)
-
-    async def _filling_atexts(self, response: _Streaming) -> AsyncGenerator[str]:
-        try:
-            async with contextlib.aclosing(self.atexts()) as texts:
-                async for text in texts:
-                    yield text
-        finally:
-            self._fill(response)
-
-    def _write(self, response: _Streaming) -> str:
-        if self._begun:
-            raise RuntimeError(
-                "The response is being streamed: read its stream to the end before you ask for its text."
-            )
-        text = "".join(self._filling_texts(response))
-        return text if response.final_txt is None else response.final_txt
-
-    def _fill(self, response: _Streaming) -> None:
-        if self._restarted and self._flow.finished:
-            response.final_txt = self.answer.text
-        response.points[:] = self.points
-        response.metadata = response.metadata or {}
-        response.metadata["sot"] = self.metadata
 
     # --- the answer so far ---
 
@@ -343,7 +286,7 @@ class AnswerRun:
         loop = asyncio.get_running_loop()
         has_listener = has_handlers(dispatcher)
         try:
-            while (item := await loop.create_task(_next(events), context=self._context)) is not None:
+            while (item := await loop.create_task(next_or_none(events), context=self._context)) is not None:
                 yield self._emit(item[1], has_listener)
         finally:
             await loop.create_task(events.aclose(), context=self._context)
@@ -353,7 +296,7 @@ class AnswerRun:
         if isinstance(event, AnswerFailed):
             raise event.error
         # To make a typed event takes as long as to read a piece of a stream.
-        if has_listener and (typed := self._context.run(typed_event, event)) is not None:
+        if has_listener and (typed := self._context.run(typed_event, event, self.waves)) is not None:
             self._context.run(dispatcher.event, typed)
         return event
 
@@ -361,7 +304,7 @@ class AnswerRun:
 
     def _streamed(self, call: Call) -> bool:
         # An eager skeleton has to be read while it is written.
-        return self._live or (call.stage == "skeleton" and bool(self._config.settings.eager))
+        return self._live or (call.stage == "skeleton" and bool(self._flow.settings.eager))
 
     def _open(self, call: Call, position: int) -> Iterator[str | Reply]:
         query = self._node_query(call)
@@ -434,17 +377,3 @@ class AnswerRun:
             # A copy: some retrievers write an embedding into it.
             return replace(self._query)
         return self._config.point_query(self._query, call.point.title)
-
-
-async def _next(events: AsyncGenerator[tuple[int, Event]]) -> tuple[int, Event] | None:
-    return await anext(events, None)
-
-
-def _no_texts() -> Generator[str]:
-    yield from ()
-
-
-async def _no_atexts() -> AsyncGenerator[str]:
-    nothing: tuple[str, ...] = ()
-    for text in nothing:
-        yield text

@@ -22,7 +22,8 @@ from llama_index_sot.templates import Templates
 from skeleton_of_thought.errors import PromptTooLong
 from skeleton_of_thought.routers.base import AnyRouter, decide_at_once
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Call, Conversation, Message, Point, Prompt, Skeleton
+from skeleton_of_thought.templates import AnswerPrompts
+from skeleton_of_thought.types import Call, Conversation, Expansion, Message, Point, Prompt, Skeleton
 
 __all__ = ["ContextPacker", "ContextWriter", "make_packer"]
 
@@ -30,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 _TITLE = "a heading of several words"
 """A title of the usual length. The context is made before the skeleton is known."""
+_SCOPE = "what this point covers, and what it leaves to the other points"
 
 
 @dataclass(frozen=True)
@@ -69,19 +71,19 @@ class ContextPacker:
                 return self.helper.truncate(self._template(direct), chunks[:count], llm=self.llm)
         raise self._too_long(direct)
 
-    def check(self, router: AnyRouter | None, question: str) -> None:
+    def check(self, router: AnyRouter | None, conversation: Conversation) -> None:
         """Checks that the window has room for retrieved text, beside the prompt that will be needed.
 
         Args:
             router: Decides between points and a direct answer; asked only if there is no room for points.
-            question: The query's text.
+            conversation: The question, and what the router may choose.
 
         Raises:
             PromptTooLong: There is no room.
         """
         if self._has_room(direct=False):
             return
-        decision = None if router is None else decide_at_once(router, Conversation.of(question))
+        decision = None if router is None else decide_at_once(router, conversation)
         direct = decision is not None and not decision.use_skeleton
         if not (direct and self._has_room(direct=True)):
             raise self._too_long(direct)
@@ -209,26 +211,41 @@ def make_packer(
 
     def packer(question: str) -> ContextPacker:
         resolved = min(llms, key=lambda each: each.llm.metadata.context_window)
-        points = tuple(Point(i, _TITLE) for i in range(1, settings.max_points + 1))
         prompts, conversation = templates.prompt_set(variables), Conversation.of(question)
-        prompt = prompts.point_prompt(
+        writing = AnswerPrompts(
+            prompts,
             conversation,
-            Skeleton(points),
-            points[0],
-            max_points=settings.max_points,
-            words=settings.point_words,
+            settings.max_points,
+            settings.point_words,
             # Prompts for local models hold examples.
-            prefill=resolved.continues_turn,
+            prefill=("point",) if resolved.continues_turn else (),
         )
         return ContextPacker(
             helper or LlamaIndexSettings._prompt_helper or _default_helper(resolved),
             resolved.llm,
-            _text(resolved, prompt),
+            _text(resolved, _longest(writing, settings)),
             _text(resolved, prompts.direct_prompt(conversation)),
             templates,
         )
 
     return packer
+
+
+def _longest(prompts: AnswerPrompts, settings: Settings) -> Prompt:
+    """The longest prompt of a point, without its context; in a graph it shows the texts that the point builds on."""
+    scope = "" if settings.planning == "titles" else _SCOPE
+    points = [Point(i, _TITLE, scope=scope) for i in range(1, settings.max_points + 1)]
+    shown = points[:-1][: settings.max_parents] if settings.planning in ("graph", "auto") else []
+    if shown:
+        points[-1] = replace(points[-1], depends_on=tuple(point.index for point in shown))
+    text = " ".join(["word"] * settings.point_words)
+    return prompts.point(
+        Skeleton(tuple(points)),
+        points[-1] if shown else points[0],
+        "",
+        parents=[Expansion(point, text) for point in shown],
+        passage=text if settings.rewrite_overlap else "",
+    )
 
 
 def _text(resolved: ResolvedLLM, prompt: Prompt) -> str:

@@ -9,14 +9,14 @@ import dis
 import functools
 import inspect
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any, TypeVar
 
 from skeleton_of_thought.adapters.replies import closing_stream
 
-__all__ = ["call_in_thread", "is_truly_async", "stream_in_thread"]
+__all__ = ["call_in_thread", "is_truly_async", "next_or_none", "stream_in_thread"]
 
 ItemT = TypeVar("ItemT")
 
@@ -137,6 +137,11 @@ def _pass_on(open_stream: Callable[[], Iterable[ItemT]], put: Callable[[ItemT], 
             if stop.is_set():
                 return
             put(item)
+
+
+async def next_or_none(items: AsyncIterator[ItemT]) -> ItemT | None:
+    """The next item, as a coroutine for a task; None at the end."""
+    return await anext(items, None)
 
 
 async def call_in_thread(function: Callable[[], ItemT], name: str) -> ItemT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypedDict, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, get_args
 
 from llama_index.core.base.base_query_engine import BaseQueryEngine
 from llama_index.core.base.base_retriever import BaseRetriever
@@ -24,6 +24,9 @@ from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings, is_whole
 from skeleton_of_thought.types import Retrieval
 
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
+
 __all__ = [
     "AnswerOptions",
     "EngineOptions",
@@ -37,6 +40,7 @@ __all__ = [
     "check_options",
     "document_options",
     "empty_text",
+    "plan_memory",
     "split_options",
 ]
 
@@ -92,7 +96,13 @@ class LLMOptions(SettingsOptions, total=False):
             (the default): the best that the LLM supports.
         prompts: The core's prompts; None for the project's own.
         skeleton_template: Asks for the skeleton. It must mention `{query_str}`.
+        scoped_template: Asks for it with `planning="scoped"`.
+        graph_template: Asks for it with `planning="graph"`.
         point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
+            With a plan, `{scope}` is what the point covers, and `{parents}` the texts that it builds on; a template
+            without `{parents}` gets them before the paragraph that first names the point.
+        opening_template: Asks for the sentences before the points, `{draft}`.
+        closing_template: Asks for the conclusion after them, `{draft}`.
         merge_template: Asks for one text in place of the points, `{draft}`.
         callback_manager: Receives the legacy callbacks; `Settings.llm = ...` sets it, too. The wrapped LLM keeps its
             own.
@@ -104,7 +114,11 @@ class LLMOptions(SettingsOptions, total=False):
     concurrency: Concurrency
     prompts: PromptSet | None
     skeleton_template: BasePromptTemplate | str | None
+    scoped_template: BasePromptTemplate | str | None
+    graph_template: BasePromptTemplate | str | None
     point_template: BasePromptTemplate | str | None
+    opening_template: BasePromptTemplate | str | None
+    closing_template: BasePromptTemplate | str | None
     merge_template: BasePromptTemplate | str | None
     callback_manager: CallbackManager | None
 
@@ -137,7 +151,13 @@ class AnswerOptions(SettingsOptions, total=False):
             none.
         prompts: The core's prompts; None for the project's own.
         skeleton_template: Asks for the skeleton. It must mention `{query_str}`.
+        scoped_template: Asks for it with `planning="scoped"`.
+        graph_template: Asks for it with `planning="graph"`.
         point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
+            With a plan, `{scope}` is what the point covers, and `{parents}` the texts that it builds on; a template
+            without `{parents}` gets them before the paragraph that first names the point.
+        opening_template: Asks for the sentences before the points, `{draft}`.
+        closing_template: Asks for the conclusion after them, `{draft}`.
         merge_template: Asks for one text in place of the points, `{draft}`.
         direct_template: Asks for a direct answer over retrieved nodes. It must mention `{query_str}`.
         context_template: Shows the nodes, `{context_str}`, in templates that do not mention them.
@@ -156,7 +176,11 @@ class AnswerOptions(SettingsOptions, total=False):
     multimodal: bool
     prompts: PromptSet | None
     skeleton_template: BasePromptTemplate | str | None
+    scoped_template: BasePromptTemplate | str | None
+    graph_template: BasePromptTemplate | str | None
     point_template: BasePromptTemplate | str | None
+    opening_template: BasePromptTemplate | str | None
+    closing_template: BasePromptTemplate | str | None
     merge_template: BasePromptTemplate | str | None
     direct_template: BasePromptTemplate | str | None
     context_template: BasePromptTemplate | str | None
@@ -384,6 +408,16 @@ def check_options(
     if num_workers is not None and not is_whole(num_workers, 1):
         raise InvalidInput(f"num_workers must be at least 1, or None for no limit, not {num_workers!r}.")
     return found
+
+
+def plan_memory(settings: Settings) -> PlanMemory | None:
+    """What the LLM made of each kind of plan; None where the settings choose the kind. Keep it: answers teach it."""
+    if settings.planning != "auto":
+        return None
+    # Imported late: few programs let the router choose.
+    from skeleton_of_thought.plan_memory import PlanMemory
+
+    return PlanMemory()
 
 
 def _router(router: RouterOption, settings: Settings) -> AnyRouter | None:

@@ -21,6 +21,8 @@ _LOCAL_TOKENS = 16
 class PromptRouter(core.PromptRouter):
     """Asks an LLM whether an answer is a list of points that can be written independently: one short call.
 
+    With `planning="graph"` or `"auto"`, points that need others are a graph; a chain of parts is answered directly.
+
     An unclear reply leads to a direct answer, and so does a failed call; the answer's `metadata["sot"]` has the reason.
     The call's tokens are in the decision's `usage`, and so in the answer's.
 

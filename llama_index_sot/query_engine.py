@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator
-from typing import Any, Never, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Never, Unpack, get_args
 
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.base.base_query_engine import BaseQueryEngine
@@ -29,6 +29,7 @@ from llama_index_sot.options import (
     check_options,
     document_options,
     empty_text,
+    plan_memory,
     split_options,
 )
 from llama_index_sot.retrieval import RetrieverFinder
@@ -38,6 +39,9 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Retrieval
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["SkeletonOfThoughtQueryEngine"]
 
@@ -72,9 +76,10 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
     `from_defaults` makes an engine.
     """
 
-    # Engines from older pickles have neither.
+    # Engines from older pickles have none of these.
     _nothing_found: str | None = None
     _multimodal = False
+    _plans: PlanMemory | None = None
 
     def __init__(
         self,
@@ -106,6 +111,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         self._settings = settings or Settings()
         llms = {"llm": self._llm, "point_llm": self._point_llm}
         self._router = check_options(llms, router, self._settings, concurrency, num_workers, multimodal=multimodal)
+        self._plans = plan_memory(self._settings)
         self._nothing_found = empty_text(on_no_nodes, empty_response)
         self._multimodal = multimodal
         self._finder = finder
@@ -135,7 +141,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             options: `llama_index_sot.options.EngineOptions` has how nodes are retrieved (`query_engine`, `retrieval`,
                 `node_postprocessors`); `AnswerOptions` another `point_llm`, the `router`, `streaming`, `num_workers`,
                 `concurrency`, `citations`, `on_no_nodes`, templates and other prompts;
-                `skeleton_of_thought.settings.Settings` has `max_points`, `eager`, `merge` and the other settings.
+                `skeleton_of_thought.settings.Settings` has `max_points`, `planning`, `merge` and the other settings.
                 `help` lists all of them.
 
         Raises:
@@ -253,7 +259,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             run = context.run(lambda: self._begin(query, live=True, sync=False))
             async with contextlib.aclosing(run.aevents()) as events:
                 async for event in events:
-                    if (typed := context.run(typed_event, event)) is not None:
+                    if (typed := context.run(typed_event, event, run.waves)) is not None:
                         yield typed
             response = run.response()
             responses.append(response)
@@ -280,6 +286,7 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             citations=self._citations,
             nothing_found=self._nothing_found,
             multimodal=self._multimodal,
+            plans=self._plans,
         )
         return AnswerRun(config, query, self.callback_manager, live=live, sync=sync)
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.response.schema import AsyncStreamingResponse, Response, StreamingResponse
 from llama_index.core.schema import NodeWithScore
@@ -16,8 +17,12 @@ from skeleton_of_thought.errors import error_text
 from skeleton_of_thought.timeline import Timeline
 from skeleton_of_thought.types import Answer
 
+if TYPE_CHECKING:
+    from skeleton_of_thought.flow import AnswerFlow
+
 __all__ = [
     "AsyncSkeletonOfThoughtStreamingResponse",
+    "Responding",
     "ResponsePoint",
     "SkeletonOfThoughtResponse",
     "SkeletonOfThoughtStreamingResponse",
@@ -31,7 +36,8 @@ _DIGITS = 9
 """The most digits of the number of a source."""
 _NODE_ID = attrgetter("node.node_id")
 _METADATA = (
-    *("route", "reason", "decision", "finish_reason", "merged", "merge_error"),
+    *("route", "reason", "decision", "planning", "plan", "finish_reason", "merged", "merge_error"),
+    *("opening", "closing", "role_errors"),
     *("concurrency", "retrieval", "timings", "usage", "usage_by_stage", "finish_reasons", "usage_by_point"),
 )
 """The entries of `metadata["sot"]`, in their order."""
@@ -50,6 +56,10 @@ class ResponsePoint:
         citations: With `citations=True`: the numbers in its text that name sources. `[3]` is `source_nodes[2]`.
         finish_reason: Why its text ended: `"stop"`, `"length"` for a text that a token limit cut, ...; None where the
             LLM does not say, and while the answer is streamed.
+        scope: With a plan: what it covers, and perhaps what it leaves to others.
+        depends_on: With a plan: the points that it builds on, and waited for.
+        missing: Points that it builds on and that failed, so that it was written without their texts.
+        rewritten: Whether it was written anew because it repeated another point.
     """
 
     index: int
@@ -59,6 +69,10 @@ class ResponsePoint:
     error: str | None = None
     citations: tuple[int, ...] = ()
     finish_reason: str | None = None
+    scope: str = ""
+    depends_on: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+    rewritten: bool = False
 
 
 class _WithTimeline:
@@ -90,6 +104,9 @@ class SkeletonOfThoughtResponse(_WithTimeline, Response):
             `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
             `finish_reason`, also of each point, and `usage` in tokens, also by stage and by point. With points, the
             `finish_reason` is the worst end of any of them, or `"stop"`; of a direct answer it is the LLM's own.
+            `planning` is the kind of skeleton, and `plan` has what each point covers (`scope`), builds on
+            (`depends_on`) and in which `wave` it was written. `opening` and `closing` are the texts before and after
+            the points, and `role_errors` says why one is missing.
         points: The points, in document order; empty for a direct answer.
     """
 
@@ -203,6 +220,10 @@ def response_points(answer: Answer, sources: list[NodeWithScore], *, citations: 
             error=None if expansion.error is None else error_text(expansion.error),
             citations=_cited_numbers(expansion.text, numbers) if numbers else (),
             finish_reason=expansion.finish_reason,
+            scope=expansion.point.scope,
+            depends_on=expansion.point.depends_on,
+            missing=expansion.missing,
+            rewritten=expansion.rewritten,
         )
         for expansion in answer.expansions
     ]
@@ -216,7 +237,7 @@ def _cited_numbers(text: str, numbers: int) -> tuple[int, ...]:
 
 
 def response_metadata(answer: Answer, *, concurrency: str, retrieval: str) -> dict[str, Any]:
-    """The entry `metadata["sot"]`: plain data about an answer, without its texts.
+    """The entry `metadata["sot"]`: plain data about an answer, without the texts of its points.
 
     Args:
         answer: The answer.
@@ -229,3 +250,138 @@ def response_metadata(answer: Answer, *, concurrency: str, retrieval: str) -> di
         data["finish_reasons"][str(expansion["index"])] = expansion["finish_reason"]
         data["usage_by_point"][str(expansion["index"])] = expansion["usage"]
     return {name: data[name] for name in _METADATA}
+
+
+_Streaming = SkeletonOfThoughtStreamingResponse | AsyncSkeletonOfThoughtStreamingResponse
+
+
+class Responding(ABC):
+    """Makes the response of an answer, which a subclass runs."""
+
+    _flow: AnswerFlow
+    _live: bool
+    """Whether text is shown while it is written."""
+    _begun: bool
+    """Whether the answer's events are being read."""
+    _restarted: bool
+    """Whether text of the answer that was shown is void."""
+
+    @property
+    @abstractmethod
+    def answer(self) -> Answer:
+        """The answer so far."""
+
+    @property
+    @abstractmethod
+    def source_nodes(self) -> list[NodeWithScore]:
+        """All retrieved nodes, each once."""
+
+    @property
+    @abstractmethod
+    def points(self) -> list[ResponsePoint]:
+        """The points so far."""
+
+    @property
+    @abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """The entry `metadata["sot"]` so far."""
+
+    @abstractmethod
+    def whole(self) -> str:
+        """Makes the whole answer and returns its text."""
+
+    @abstractmethod
+    async def awhole(self) -> str:
+        """Async twin of `whole`."""
+
+    @abstractmethod
+    def texts(self) -> Generator[str]:
+        """The answer's text as it is written."""
+
+    @abstractmethod
+    def atexts(self) -> AsyncGenerator[str]:
+        """Async twin of `texts`."""
+
+    @abstractmethod
+    def find_sources(self) -> None:
+        """Runs the answer until all its sources are found."""
+
+    @abstractmethod
+    async def afind_sources(self) -> None:
+        """Async twin of `find_sources`."""
+
+    def respond(self) -> SkeletonOfThoughtResponse | SkeletonOfThoughtStreamingResponse:
+        """Makes the response. A live one has its sources; its text is written while it is read."""
+        if not self._live:
+            self.whole()
+            return self.response()
+        self.find_sources()
+        response = SkeletonOfThoughtStreamingResponse(_no_texts(), self.source_nodes, metadata={})
+        self._fill(response)
+        response.response_gen = self._filling_texts(response)
+        return response
+
+    async def arespond(self) -> SkeletonOfThoughtResponse | AsyncSkeletonOfThoughtStreamingResponse:
+        """Async twin of `respond`.
+
+        No task runs when this returns a streaming response, so a reader may block the loop until it has the text.
+        """
+        if not self._live:
+            await self.awhole()
+            return self.response()
+        await self.afind_sources()
+        response = AsyncSkeletonOfThoughtStreamingResponse(_no_atexts(), self.source_nodes, metadata={})
+        self._fill(response)
+        response.response_gen = self._filling_atexts(response)
+        response.write_blocking = lambda: self._write(response)
+        return response
+
+    def response(self) -> SkeletonOfThoughtResponse:
+        """The response of a complete answer."""
+        return SkeletonOfThoughtResponse(
+            self.answer.text,
+            source_nodes=self.source_nodes,
+            metadata={"sot": self.metadata},
+            points=self.points,
+        )
+
+    def _filling_texts(self, response: _Streaming) -> Generator[str]:
+        try:
+            yield from self.texts()
+        finally:
+            self._fill(response)
+
+    async def _filling_atexts(self, response: _Streaming) -> AsyncGenerator[str]:
+        try:
+            async with contextlib.aclosing(self.atexts()) as texts:
+                async for text in texts:
+                    yield text
+        finally:
+            self._fill(response)
+
+    def _write(self, response: _Streaming) -> str:
+        if self._begun:
+            raise RuntimeError(
+                "The response is being streamed: read its stream to the end before you ask for its text."
+            )
+        text = "".join(self._filling_texts(response))
+        return text if response.final_txt is None else response.final_txt
+
+    def _fill(self, response: _Streaming) -> None:
+        if self._restarted and self._flow.finished:
+            response.final_txt = self.answer.text
+        response.points[:] = self.points
+        response.metadata = response.metadata or {}
+        response.metadata["sot"] = self.metadata
+
+
+def _no_texts() -> Generator[str]:
+    """The stream of a response until its own is known."""
+    yield from ()
+
+
+async def _no_atexts() -> AsyncGenerator[str]:
+    """Async twin of `_no_texts`."""
+    nothing: tuple[str, ...] = ()
+    for text in nothing:
+        yield text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from llama_index.core.base.response.schema import RESPONSE_TYPE
 from llama_index.core.llms.llm import LLM
@@ -16,7 +16,14 @@ from llama_index.core.types import RESPONSE_TEXT_TYPE
 from llama_index_sot.answer import AnswerConfig, AnswerRun
 from llama_index_sot.context import make_packer
 from llama_index_sot.llm_calls import Concurrency, resolve_both
-from llama_index_sot.options import AnswerOptions, check_options, document_options, empty_text, split_options
+from llama_index_sot.options import (
+    AnswerOptions,
+    check_options,
+    document_options,
+    empty_text,
+    plan_memory,
+    split_options,
+)
 from llama_index_sot.response import (
     AsyncSkeletonOfThoughtStreamingResponse,
     SkeletonOfThoughtResponse,
@@ -27,6 +34,9 @@ from llama_index_sot.templates import KEYS, Templates
 from llama_index_sot.tracing import synthesize_event
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["SkeletonOfThoughtSynthesizer"]
 
@@ -69,7 +79,9 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         TypeError: There is no such option.
     """
 
-    _multimodal = False  # synthesizers from older pickles have none
+    # Synthesizers from older pickles have neither.
+    _multimodal = False
+    _plans: PlanMemory | None = None
 
     def __init__(
         self,
@@ -88,6 +100,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         self._own_prompt_helper = helper
         self._point_llm = options.get("point_llm") or self._llm
         self._settings = split.settings
+        self._plans = plan_memory(self._settings)
         num_workers = options.get("num_workers", 8)
         self._concurrency: Concurrency = options.get("concurrency", "auto")
         self._router = check_options(
@@ -193,6 +206,7 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
             ),
             citations=self._citations,
             multimodal=self._multimodal,
+            plans=self._plans,
         )
         return AnswerRun(config, query, self._callback_manager, live=self._streaming, sync=sync)
 

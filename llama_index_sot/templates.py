@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llama_index.core.llms.llm import LLM
 from llama_index.core.prompts import BasePromptTemplate, PromptTemplate, SelectorPromptTemplate
@@ -20,6 +20,9 @@ from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapp
 from skeleton_of_thought.templates import with_history
 from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
 
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_prompts import PlannedStage
+
 __all__ = ["KEYS", "LlamaIndexTemplate", "TemplateRouter", "Templates", "asked_question"]
 
 _NAMES = {"question": "query_str", "context": "context_str"}
@@ -27,13 +30,21 @@ _NAMES = {"question": "query_str", "context": "context_str"}
 
 _STAGES = {
     "skeleton_template": "skeleton",
+    "scoped_template": "scoped",
+    "graph_template": "graph",
     "point_template": "point",
+    "opening_template": "opening",
+    "closing_template": "closing",
     "merge_template": "merge",
     "direct_template": "direct",
 }
 _NEEDED: Mapping[str, tuple[str, ...]] = {
     "skeleton_template": ("query_str", "question"),
+    "scoped_template": ("query_str", "question"),
+    "graph_template": ("query_str", "question"),
     "point_template": ("index", "title"),
+    "opening_template": ("draft",),
+    "closing_template": ("draft",),
     "merge_template": ("draft",),
     "direct_template": ("query_str", "question"),
     "context_template": ("context_str", "context"),
@@ -41,6 +52,9 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
 }
 KEYS = tuple(_NEEDED)
 """The prompts, by their keys in `get_prompts()`."""
+
+_OF_PLAN = frozenset({"heading", "parents", "plan", "scope"})
+"""Placeholders that may be names of a caller's own variables, too, which then take precedence."""
 
 _CITED = (
     "<context>\n{context_str}\n</context>\n\nKeep to the facts in the context, and put the number of its source after "
@@ -75,6 +89,8 @@ class LlamaIndexTemplate(Portable):
 
     def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
         """Fills in the template, as `skeleton_of_thought.prompts.Template.render` requires."""
+        if self.variables:
+            values = {n: value for n, value in values.items() if n not in _OF_PLAN or n not in self.variables}
         messages = self.template.format_messages(llm=self.llm, **self.variables, **_with_aliases(values))
         turns = [core_message(message) for message in messages]
         start = ""
@@ -188,7 +204,9 @@ class Templates:
             return PromptTemplate(_CITED if self.citations and untouched else _renamed(self.base.context))
         template: Any = getattr(self.base, _STAGES[key])
         if template is None:
-            return PromptTemplate("{query_str}")
+            if key == "direct_template":
+                return PromptTemplate("{query_str}")
+            template = self.base.planned(cast("PlannedStage", _STAGES[key]))
         if isinstance(template, LlamaIndexTemplate):
             return template.template
         if isinstance(template, core.PromptTemplate):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -42,6 +42,9 @@ dispatcher = get_dispatcher(__name__)
 TOOL = "skeleton_of_thought"
 """The tool's name in the legacy callbacks of a point."""
 
+PLAN = "skeleton_of_thought"
+"""The key in the payload of these callbacks under which a planned point has its `index`, `scope` and `depends_on`."""
+
 
 def has_handlers(dispatcher: Dispatcher) -> bool:
     """Whether any event handler listens to this dispatcher."""
@@ -61,6 +64,8 @@ def has_handlers(dispatcher: Dispatcher) -> bool:
 def traced(call: Call, callbacks: CallbackManager, question: str) -> Iterator[list[str]]:
     """A span around one call, named by its stage and point; for a point's call, a `SUB_QUESTION` event, too.
 
+    With a plan, both show what the point covers, and the points that it waited for.
+
     Runs within the call's own thread or task, whose context variables are its own.
 
     Yields:
@@ -73,14 +78,24 @@ def traced(call: Call, callbacks: CallbackManager, question: str) -> Iterator[li
             return
         sub_question = SubQuestion(sub_question=question, tool_name=TOOL)
         payload: dict[str, Any] = {EventPayload.SUB_QUESTION: SubQuestionAnswerPair(sub_q=sub_question)}
+        if (point := call.point) is not None and (point.scope or point.depends_on):
+            payload[PLAN] = {"index": point.index, **_plan(point)}
         with callbacks.event(CBEventType.SUB_QUESTION, payload=payload) as event:
             yield pieces
             pair = SubQuestionAnswerPair(sub_q=sub_question, answer="".join(pieces))
             event.on_end(payload={EventPayload.SUB_QUESTION: pair})
 
 
-def _call_arguments(stage: str, point: int | None, title: str | None, attempt: int) -> None:
-    """The arguments that a call's span shows."""
+def _call_arguments(
+    stage: str,
+    point: int | None,
+    title: str | None,
+    attempt: int,
+    *,
+    scope: str = "",
+    depends_on: Sequence[int] = (),
+) -> None:
+    """The arguments that a call's span shows; the last two of points with a plan."""
 
 
 _CALL_SIGNATURE = inspect.signature(_call_arguments)
@@ -92,7 +107,8 @@ def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Ite
     name = stage if point is None else f"{stage}_{point.index}"
     span_id = f"SkeletonOfThought.{name}-{uuid4()}"
     index, title = (None, None) if point is None else (point.index, point.title)
-    arguments = _CALL_SIGNATURE.bind(stage, index, title, attempt)
+    plan = _plan(point) if point is not None and (point.scope or point.depends_on) else {}
+    arguments = _CALL_SIGNATURE.bind(stage, index, title, attempt, **plan)
     parent = active_span_id.get()
     dispatcher.span_enter(span_id, arguments, parent_id=parent)
     # Not reset: the call's context ends with the call.
@@ -103,6 +119,10 @@ def call_span(stage: Stage, point: Point | None = None, attempt: int = 1) -> Ite
         dispatcher.span_drop(span_id, arguments, err=error)
         raise
     dispatcher.span_exit(span_id, arguments)
+
+
+def _plan(point: Point) -> dict[str, Any]:
+    return {"scope": point.scope, "depends_on": list(point.depends_on)}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ class AnswerFlow(FailingFlow):
         found: The context of the question and its sources, where the caller has them already.
         nothing_found: The text in place of a point or a direct answer for which nothing was retrieved; None to have it
             written without sources.
-        eager_pays: What `Settings.eager="auto"` means for the backend of the points.
+        eager_pays: Whether `Settings.eager="auto"` starts points early in an answer that is not `live`, because the
+            backend of the points then has the whole answer sooner.
         plans: What the model's plans have been like, for `Settings.planning="auto"`; it learns from this answer.
 
     Attributes:
@@ -92,7 +93,7 @@ class AnswerFlow(FailingFlow):
             check_router(router)
         settings, self._word_limit = settings or Settings(), None
         if settings.eager == "auto" or _WORDS.search(conversation.question):
-            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays)
+            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays or live)
         if skeleton is not None:
             skeleton = safe_skeleton(skeleton, settings.max_depth, settings.max_parents)
         reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
@@ -112,7 +113,9 @@ class AnswerFlow(FailingFlow):
         self._planning: Planning = "titles" if settings.planning == "auto" else settings.planning
         self._may_plan = settings.planning != "titles" or settings.rewrite_overlap or self._word_limit is not None
         self._may_plan = self._may_plan or skeleton is not None
-        self._asked = with_graph(conversation) if settings.planning in ("graph", "auto") else conversation
+        self._asked = conversation
+        if settings.planning == "graph" or (settings.planning == "auto" and (plans is None or plans.may("graph"))):
+            self._asked = with_graph(conversation)
         self._plans, self._waiting, self._ending = plans, {}, False
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -194,10 +197,9 @@ class AnswerFlow(FailingFlow):
         self._draft.reason = decision.reason or "the router decided"
         self._actions.append(events.Routed(decision))
         racing, self._racing = self._racing, False
-        by_points = decision.use_skeleton
-        if by_points and decision.planning is not None and self.settings.planning == "auto":
-            by_points = self._take_advice(decision.planning)
-        if not by_points:
+        if decision.planning is not None and self.settings.planning == "auto":
+            self._take_advice(decision.planning)
+        if not decision.use_skeleton:
             for call in [call for call in self._ledger.calls.values() if call.stage == "skeleton"]:
                 self._cancel(call)
             self._answer_directly()

@@ -109,7 +109,7 @@ class AnswerQuestions:
         self._prompts = prompts or PromptSet()
         made = as_router(router, guard=CostGuard(max_points=self._settings.max_points))
         name = "auto" if router == "auto" else "sot" if made is None else "routed"
-        self._way = Way(name, "answers on a cluster", merge=None, make_router=lambda settings: made)
+        self._way = Way(name, "answers on a cluster", changes={}, make_router=lambda settings: made)
         self._concurrency = concurrency
         self._system = system
         self._columns = (column, system_column, key_column)

@@ -49,7 +49,7 @@ class RewritingFlow(WavesFlow):
 
         # A point that builds on another one may well quote it.
         free = earlier.ended is not None and later.ended is not None and later.expansion is None
-        if not free or later.rewritten or earlier.point.index in later.point.depends_on:
+        if not free or later.passage or earlier.point.index in later.point.depends_on:
             return
         found = shared_with("".join(later.pieces), "".join(earlier.pieces), ignore=self._draft.question)
         if found.share <= self.settings.max_overlap:

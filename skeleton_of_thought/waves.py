@@ -32,10 +32,9 @@ def own_settings(settings: Settings, question: str, *, eager_pays: bool) -> tupl
     Args:
         settings: The caller's settings.
         question: The question.
-        eager_pays: What `eager="auto"` means for the backend of the points.
+        eager_pays: What `eager="auto"` means.
     """
-    from skeleton_of_thought.text.length import most_points
-    from skeleton_of_thought.text.word_limits import word_limit
+    from skeleton_of_thought.text.length import most_points, word_limit
 
     if settings.eager == "auto":
         settings = dataclasses.replace(settings, eager=eager_pays)
@@ -60,15 +59,10 @@ class WavesFlow(SourcesFlow):
     _waiting: dict[int, PointWriting]
     _word_limit: int | None
 
-    def _take_advice(self, planning: Planning) -> bool:
-        """Plans as the router advises; returns whether to answer by points at all."""
+    def _take_advice(self, planning: Planning) -> None:
+        """Plans as the router advises, unless the model's plans of this kind have been of no use."""
         if self._plans is None or self._plans.may(planning):
             self._planning = planning
-            return True
-        if planning != "graph":
-            return True
-        self._draft.reason = "the points would build on each other, and the model's plans have not said how"
-        return False
 
     def _open_found(self) -> None:
         """Opens the points of a graph as they come, once some of them can be written side by side."""

@@ -519,3 +519,45 @@ def test_the_drift_benchmark_compares_half_weights_with_float32(model: Path) -> 
             assert row["choices"] > 0.8
             if name == "float16" and way != "transformers":
                 assert row["logits_max"] < 1e-4
+
+
+# --- plans of points ----------------------------------------------------------------------------------
+
+
+def test_the_orchestration_benchmark_runs_plans_in_their_waves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("langchain_core", reason="the benchmark needs LangChain")
+    orchestration = part("orchestration")
+    monkeypatch.setattr(orchestration, "importing", lambda repeats: {"over_langchain_core_ms": 0.0})
+    options = "--points 2 --questions 2 --batch-points 2 --skeleton-seconds 0.04 --point-seconds 0.02 --repeats 1"
+    options += " --tokens 80 --plan-points 4 --plan-words 8,16 --rate 2000"
+    monkeypatch.setattr(sys, "argv", ["orchestration.py", *options.split()])
+    orchestration.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(report) == ["benchmark", "cells", "us_per_token", "import", "waves", "plan_share"]
+    assert {(row["waves"], row["eager"], row["mode"]) for row in report["waves"]} == {
+        (count, eager, mode) for count in (1, 2, 3) for eager in (False, True) for mode in ("sync", "async")
+    }
+    for row in report["waves"]:
+        assert (row["points"], row["waves_run"], row["started_early"]) == (8, row["waves"], 0)
+    words = {row["plan"]: row["plan_words"] for row in report["plan_share"]}
+    assert words == {"titles": 4 * 4, "scoped": 4 * 16, "graph": 4 * 16 + 3}
+    assert len(report["plan_share"]) == 3 * 2 * 2
+    assert all(0 < row["share"] < 1 for row in report["plan_share"])
+
+
+def test_the_ideal_of_a_plan_is_its_longest_path() -> None:
+    waves = part("waves")
+    points, parents = [3.0, 1.0, 1.0, 2.0], {3: (1, 2), 4: (2,)}
+    assert waves.ideal({}, points, 4.0) == 4 + 3
+    assert waves.ideal(parents, points, 4.0) == 4 + 3 + 1
+    # With `eager` the first point waits for the second line, which shows that the plan is no chain.
+    assert waves.ideal(parents, points, 4.0, eager=True) == 2 + 3 + 1
+    assert waves.ideal({4: (2,)}, [1.0] * 4, 8.0, eager=True) == 8 + 1
+    for count, shape in waves.SHAPES.items():
+        depth: dict[int, int] = {}
+        for index in range(1, waves.POINTS + 1):
+            depth[index] = 1 + max((depth[parent] for parent in shape.get(index, ())), default=0)
+        assert max(depth.values()) == count
+        assert len(waves.plan_lines("graph", waves.POINTS, shape)) == waves.POINTS

@@ -49,6 +49,7 @@ LAYERS = [
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
+    {"routers.comparisons"},
     {"routers.embedded"},
     {"routers.tasks"},
     {"routers.gate", "routers.cost", "routers.prompt"},

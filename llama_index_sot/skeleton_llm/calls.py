@@ -329,8 +329,8 @@ class _Held:
 
 
 def _with_decision(response: LLMResponse, record: DirectRecord) -> LLMResponse:
-    decision = dataclasses.asdict(record.decision)
-    sot = {"route": "direct", "reason": record.decision.reason, "decision": decision, "points": []}
+    decision = record.decision
+    sot = {"route": "direct", "reason": decision.reason, "decision": decision.to_dict(), "points": []}
     return response.model_copy(update={"additional_kwargs": {**response.additional_kwargs, "sot": sot}})
 
 
@@ -346,8 +346,9 @@ def _cut(response: LLMResponse, record: DirectRecord, delta: str | None = None) 
 
 
 def _point(point: Any) -> dict[str, Any]:
-    names = ("index", "title", "text", "error", "finish_reason")
-    return {name: getattr(point, name) for name in names}
+    plan = {"scope": point.scope, "depends_on": list(point.depends_on), "missing": list(point.missing)}
+    names = ("index", "title", "text", "error", "finish_reason", "rewritten")
+    return {**{name: getattr(point, name) for name in names}, **plan}
 
 
 def _openai_usage(usage: Usage) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.base.llms.types import (
@@ -24,7 +24,14 @@ from pydantic import ConfigDict, PrivateAttr
 
 from llama_index_sot.answer import AnswerConfig
 from llama_index_sot.llm_calls import ResolvedLLM, resolve_both
-from llama_index_sot.options import LLMOptions, SettingsOptions, check_options, document_options, split_options
+from llama_index_sot.options import (
+    LLMOptions,
+    SettingsOptions,
+    check_options,
+    document_options,
+    plan_memory,
+    split_options,
+)
 from llama_index_sot.skeleton_llm.calls import LLMCall
 from llama_index_sot.skeleton_llm.inputs import chat_input, prompt_formats, text_input, tools_input
 from llama_index_sot.skeleton_llm.wrapped import WrappedLLM
@@ -33,6 +40,9 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Message
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["FunctionCallingSkeletonOfThoughtLLM", "SkeletonOfThoughtLLM"]
 
@@ -107,6 +117,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
     _settings: Settings = PrivateAttr(default_factory=Settings)
     _router: Any = PrivateAttr(default=None)
     _templates: Any = PrivateAttr(default=None)
+    _plans: Any = PrivateAttr(default=None)
 
     def __init__(self, llm: LLM | None = None, **options: Unpack[LLMOptions]) -> None:
         split = split_options(SkeletonOfThoughtLLM, options)
@@ -133,6 +144,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
         )
         self._options = {name: value for name, value in options.items() if name != "callback_manager"}
         self._settings, self._router, self._concurrency = split.settings, router, concurrency
+        self._plans = plan_memory(split.settings)
         self._templates = Templates(others.get("prompts") or PromptSet(), llm)
         self._templates.update(split.templates)
         if type(self) is SkeletonOfThoughtLLM and isinstance(llm, FunctionCallingLLM):
@@ -163,7 +175,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
 
     def __reduce__(self) -> Any:
         # `BaseComponent` would leave out what cannot be pickled, and answer with the rest.
-        return _restored, (type(self), self.llm, {**self._options, "router": self._router})
+        return _restored, (type(self), self.llm, {**self._options, "router": self._router}, self._plans)
 
     # --- how it answers ---
 
@@ -183,6 +195,7 @@ class SkeletonOfThoughtLLM(WrappedLLM):
             router=self._router,
             num_workers=self._options.get("num_workers", 8),
             chat=chat,
+            plans=self._plans,
         )
 
     # --- the interface of LlamaIndex's LLMs ---
@@ -226,8 +239,13 @@ class SkeletonOfThoughtLLM(WrappedLLM):
         return await LLMCall(self, text_input(prompt, formatted), kwargs, live=True, sync=False).astream()
 
 
-def _restored(cls: type[SkeletonOfThoughtLLM], llm: LLM, options: dict[str, Any]) -> SkeletonOfThoughtLLM:
-    return cls(llm, **options)
+def _restored(
+    cls: type[SkeletonOfThoughtLLM], llm: LLM, options: dict[str, Any], plans: PlanMemory | None = None
+) -> SkeletonOfThoughtLLM:
+    restored = cls(llm, **options)
+    # Older pickles have no memory of plans.
+    restored._plans = plans or restored._plans
+    return restored
 
 
 class FunctionCallingSkeletonOfThoughtLLM(SkeletonOfThoughtLLM, FunctionCallingLLM):

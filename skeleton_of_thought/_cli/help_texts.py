@@ -101,6 +101,9 @@ EVAL_EPILOG = f"""WAYS are
   sot        a skeleton in every case
   auto       the router decides, as in sot ask
   merge      a skeleton, then the points are rewritten as one text
+  scoped     a skeleton that says what each point covers
+  graph      one that also says which points each builds on
+  eager      as sot; points start while the skeleton is written
 
 {MODELS}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import sys
 from argparse import Namespace
@@ -18,13 +19,14 @@ from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Router
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
-from skeleton_of_thought.types import Conversation, RouteDecision
+from skeleton_of_thought.types import Conversation, Request, RouteDecision
 
 __all__ = ["COLUMNS", "route", "router_of"]
 
 _LONGEST = 1 << 20
 """The most characters of a line of a CSV file."""
 COLUMNS = ("index", "use_skeleton", "score", "reason")
+"""The columns of the decisions as CSV. `planning` follows where the router may ask for a graph."""
 
 
 def route(args: Namespace, question: str | None) -> int:
@@ -35,15 +37,18 @@ def route(args: Namespace, question: str | None) -> int:
     """
     router = router_of(args)
     system = None if args.system is None else as_utf8(args.system, "The system message")
+    request = Request(graph=getattr(args, "planning", None) in ("graph", "auto"))
     if args.csv is not None:
-        _write_decisions(router, list(_questions(args.csv, args.column)), system)
+        _write_decisions(router, list(_questions(args.csv, args.column)), system, request)
         return 0
     assert question is not None
-    decision = router.route(Conversation.of(question, system=system))
+    decision = router.route(_conversation(question, system, request))
     if args.json:
         print(json_text(json.dumps(_as_dict(decision))))
     else:
         answer_route = "skeleton" if decision.use_skeleton else "direct"
+        if decision.use_skeleton and decision.planning:
+            answer_route += f" ({decision.planning})"
         score = "" if decision.score is None else f" (score {decision.score:.2f})"
         print(f"{answer_route}{score}: {as_line(decision.reason)}")
     return 0
@@ -63,7 +68,12 @@ def router_of(args: Namespace) -> Router:
 
 def _as_dict(decision: RouteDecision) -> dict[str, Any]:
     score = None if decision.score is None else round(decision.score, 4)
-    return {"use_skeleton": decision.use_skeleton, "score": score, "reason": decision.reason}
+    fields = {"use_skeleton": decision.use_skeleton, "score": score, "reason": decision.reason}
+    return {**fields, "planning": decision.planning} if decision.planning else fields
+
+
+def _conversation(question: str, system: str | None, request: Request) -> Conversation:
+    return dataclasses.replace(Conversation.of(question, system=system), request=request)
 
 
 def _questions(path: str, column: str) -> Iterator[str]:
@@ -89,14 +99,15 @@ def _questions(path: str, column: str) -> Iterator[str]:
             raise InvalidInput(f"{path!r} cannot be read: {error}") from error
 
 
-def _write_decisions(router: Router, questions: list[str], system: str | None) -> None:
+def _write_decisions(router: Router, questions: list[str], system: str | None, request: Request) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow((*COLUMNS, "planning") if request.graph else COLUMNS)
     for index, question in enumerate(questions):
         try:
-            decision = router.route(Conversation.of(question, system=system))
+            decision = router.route(_conversation(question, system, request))
         except InvalidInput as error:  # an empty row has its own line too, and does not stop the others
             decision = RouteDecision(False, reason=str(error))
         fields = _as_dict(decision)
         score = "" if fields["score"] is None else fields["score"]
-        writer.writerow((index, "true" if decision.use_skeleton else "false", score, decision.reason))
+        row = (index, "true" if decision.use_skeleton else "false", score, decision.reason)
+        writer.writerow((*row, decision.planning or "") if request.graph else row)

@@ -112,8 +112,8 @@ def row_of(
         return row
     estimates = log.estimates() if log else _estimates(answer)
     usage = sum(estimates.values(), answer.usage)
-    stage = "direct" if answer.route == "direct" else "merge" if answer.merged else "point"
-    of_text = answer.usage_by_stage.get(stage, Usage()) + estimates.get(stage, Usage())
+    by_stage = (found.get(stage) for stage in _stages_of_text(answer) for found in (answer.usage_by_stage, estimates))
+    of_text = sum(filter(None, by_stage), Usage())
     times = answer.timings
     return dataclasses.replace(
         row,
@@ -131,14 +131,23 @@ def row_of(
         finish_reason=answer.finish_reason,
         merged=answer.merged,
         merge_error="" if answer.merge_error is None else error_line(answer.merge_error, explain),
+        role_errors={role: error_line(error, explain) for role, error in answer.role_errors.items()},
         points=_points(answer, explain),
         stages={name: (span.start, span.end, span.first) for name, span in times.stages.items()},
         plain=_plain(answer, plain),
     )
 
 
+def _stages_of_text(answer: Answer) -> tuple[str, ...]:
+    """The stages whose texts the answer consists of."""
+    if answer.route == "direct" or answer.merged:
+        return ("direct",) if answer.route == "direct" else ("merge",)
+    return ("opening", "point", "closing")
+
+
 def _points(answer: Answer, explain: Callable[[BaseException], str]) -> tuple[PointRow, ...]:
     times = {each.index: each for each in answer.timings.points}
+    waves = answer.skeleton.waves
     rows = []
     for expansion in answer.expansions:
         point = expansion.point
@@ -157,6 +166,9 @@ def _points(answer: Answer, explain: Callable[[BaseException], str]) -> tuple[Po
                 output_tokens=expansion.usage.output_tokens,
                 finish_reason=expansion.finish_reason,
                 error="" if expansion.error is None else error_line(expansion.error, explain),
+                scope=point.scope,
+                depends_on=point.depends_on,
+                wave=waves.get(point.index, 1),
             )
         )
     return tuple(rows)
@@ -165,11 +177,14 @@ def _points(answer: Answer, explain: Callable[[BaseException], str]) -> tuple[Po
 def _plain(answer: Answer, plain: Callable[[str], str]) -> str:
     # Titles are a mark of the form, too: a merge and a direct answer have none.
     pointed = answer.route == "skeleton" and not answer.merged
-    return plain(render(answer.expansions, "paragraphs") if pointed else answer.text)
+    if not pointed:
+        return plain(answer.text)
+    parts = (answer.opening, render(answer.expansions, "paragraphs"), answer.closing)
+    return plain("\n\n".join(filter(None, parts)))
 
 
 def _calls(answer: Answer) -> int:
-    single = [stage for stage in answer.timings.stages if stage not in {"point", "route", "sources"}]
+    single = [stage for stage in answer.timings.stages if stage not in {"point", "route", "sources"}]  # one call each
     return len(single) + sum(expansion.attempts for expansion in answer.expansions)
 
 
@@ -178,6 +193,7 @@ def _estimates(answer: Answer) -> dict[str, Usage]:
     if answer.usage.output_tokens:
         return {}
     texts = {"skeleton": str(answer.skeleton), "point": "".join(each.text for each in answer.expansions)}
+    texts |= {"opening": answer.opening, "closing": answer.closing}
     if answer.route == "direct" or answer.merged:
         texts["direct" if answer.route == "direct" else "merge"] = answer.text
     sizes = {stage: len(text.encode("utf-8", "replace")) for stage, text in texts.items()}

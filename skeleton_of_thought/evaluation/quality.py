@@ -43,6 +43,10 @@ class Quality(TypedDict):
         similarity: Mean cosine of an answer's points to each other; None without vectors.
         points: Points of all answers.
         points_median: Points of an answer, of those with points.
+        scoped_points: Points whose plan says what they cover.
+        dependent_points: Points that build on others.
+        waves: Mean waves of points, one after the other, of answers with points.
+        plan_share: Mean share of the answer's seconds in which its skeleton was written, of answers with points.
         title_echo: Share of the points with text that begin by repeating their title.
         cut: Points, and direct answers, that the limit of tokens cut.
         cut_answers: Answers with such an end.
@@ -64,6 +68,10 @@ class Quality(TypedDict):
     similarity: float | None
     points: int
     points_median: float | None
+    scoped_points: int
+    dependent_points: int
+    waves: float | None
+    plan_share: float | None
     title_echo: float | None
     cut: int
     cut_answers: int
@@ -106,6 +114,10 @@ def quality(rows: Iterable[Row], way: str, base: str, *, vectors: Vectors | None
         "similarity": None if vectors is None else _mean(_similarity(row, vectors) for row in answers),
         "points": len(points),
         "points_median": median(sizes) if sizes else None,
+        "scoped_points": sum(bool(point.scope) for point in points),
+        "dependent_points": sum(bool(point.depends_on) for point in points),
+        "waves": _mean(max(point.wave for point in row.points) for row in answers if row.points),
+        "plan_share": _mean(map(_plan_share, answers)),
         "title_echo": _mean(title_echo(point) for point in texts),
         "cut": sum(map(_cuts, answers)),
         "cut_answers": sum(_cuts(row) > 0 for row in answers),
@@ -120,6 +132,11 @@ def quality(rows: Iterable[Row], way: str, base: str, *, vectors: Vectors | None
 def _cuts(row: Row) -> int:
     """The texts of an answer that were cut; a skeleton or a merge that was cut shows in the answer alone."""
     return sum(point.finish_reason == CUT for point in row.points) or int(row.finish_reason == CUT)
+
+
+def _plan_share(row: Row) -> float | None:
+    start, end, _ = row.stages.get("skeleton", (0.0, 0.0, None))
+    return _over(end - start, row.seconds) if row.points else None
 
 
 def _written(point: PointRow) -> bool:

@@ -29,6 +29,9 @@ class PointRow:
         output_tokens: The tokens of all its attempts.
         finish_reason: Why the text ended, see `Expansion.finish_reason`.
         error: Why it failed, in one line; empty if it did not.
+        scope: What it covers, as its plan says; empty where the plan does not.
+        depends_on: The numbers of the points that it builds on.
+        wave: The wave in which it was written, from 1.
     """
 
     index: int
@@ -42,6 +45,12 @@ class PointRow:
     output_tokens: int = 0
     finish_reason: str | None = None
     error: str = ""
+    scope: str = ""
+    depends_on: tuple[int, ...] = ()
+    wave: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depends_on", tuple(self.depends_on))  # a list in JSON
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class Row:
         finish_reason: See `Answer.finish_reason`.
         merged: Whether the text is that of a merge.
         merge_error: Why a merge failed, in one line; empty if it did not, or if there was none.
+        role_errors: Why the opening or the closing is missing, in one line each.
         points: Its points in document order; empty for a direct answer.
         stages: Start, end and first text of each stage, in seconds since the answer began.
         plain: The same content as plain paragraphs, without marks.
@@ -107,6 +117,7 @@ class Row:
     finish_reason: str | None = None
     merged: bool = False
     merge_error: str = ""
+    role_errors: Mapping[str, str] = field(default_factory=dict)
     points: tuple[PointRow, ...] = ()
     stages: Mapping[str, tuple[float, float, float | None]] = field(default_factory=dict)
     plain: str = ""
@@ -140,6 +151,8 @@ class Row:
                 "released": point.released,
                 "attempts": point.attempts,
                 "failed": bool(point.error),
+                "depends_on": point.depends_on,
+                "wave": point.wave,
             }
             for point in self.points
         ]

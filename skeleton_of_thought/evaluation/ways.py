@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import as_router
@@ -14,6 +15,8 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, RouteDecision
 
 __all__ = ["WAYS", "Way", "ways_of"]
+
+_POINTS = {"merge": False}  # a merge is a way of its own, so the others leave the points as they are
 
 
 def _no_router(settings: Settings) -> AnyRouter | None:
@@ -27,18 +30,18 @@ class Way:
     Attributes:
         name: Its name, as in `--ways`.
         description: What it does, for readers of a report.
-        merge: The setting of this name that it sets; None for the caller's.
+        changes: The settings that it sets, by name; all others are the caller's.
         make_router: Makes its router from the settings; one router serves all its answers, since some learn.
     """
 
     name: str
     description: str
-    merge: bool | None = False
+    changes: Mapping[str, Any] = field(default_factory=lambda: _POINTS, hash=False)
     make_router: Callable[[Settings], AnyRouter | None] = _no_router
 
     def settings(self, settings: Settings) -> Settings:
         """The settings of its answers."""
-        return settings if self.merge is None else dataclasses.replace(settings, merge=self.merge)
+        return dataclasses.replace(settings, **self.changes) if self.changes else settings
 
 
 class _Direct:
@@ -68,8 +71,15 @@ WAYS: dict[str, Way] = {
     for way in (
         Way("normal", "one ordinary call with the plain question", make_router=_direct),
         Way("sot", "always a skeleton, and its points side by side"),
-        Way("auto", "a skeleton where the router finds that it pays, else one ordinary call", None, _auto),
-        Way("merge", "always a skeleton; a last call makes one text of the points", merge=True),
+        Way("auto", "a skeleton where the router finds that it pays, else one ordinary call", {}, _auto),
+        Way("merge", "always a skeleton; a last call makes one text of the points", {"merge": True}),
+        Way("scoped", "always a skeleton that says what each point covers", {**_POINTS, "planning": "scoped"}),
+        Way(
+            "graph",
+            "always a skeleton that also says what each point builds on, and a point sees these texts",
+            {**_POINTS, "planning": "graph"},
+        ),
+        Way("eager", "always a skeleton, whose points start while it is still written", {**_POINTS, "eager": True}),
     )
 }
 """The known ways by name."""

@@ -35,6 +35,7 @@ class PlanLine(NamedTuple):
         after: The numbers of the points that it builds on, as the line names them, each once.
         words: Its length in words; None if the line does not say it.
         after_all: Whether it builds on all points before it.
+        after_last: Whether it builds on the point right before it, whatever its number.
     """
 
     title: str
@@ -42,6 +43,7 @@ class PlanLine(NamedTuple):
     after: tuple[int, ...] = ()
     words: int | None = None
     after_all: bool = False
+    after_last: bool = False
 
 
 # --- signs ----------------------------------------------------------------------------------------
@@ -58,12 +60,12 @@ _ARROW = r"[→⇒←↳]|[-=]>|<-"
 
 _NUMBERED = pattern(r"[(\[](?:[\s#]?(?:\d{1,3}|[①-⑳])\s?[,;/&]?){1,40}[)\]]")
 _SEPARATOR = pattern(
-    rf"(?P<open>[(\[{{])|(?P<strong>{_ARROW}|[;|])|(?P<dash>{_DASH}|:)|(?P<weak>[,.]\s|\s(?=(?:{words_of.STRONG}){_END}))",
+    rf"(?P<open>[(\[{{])(?=[^()\[\]{{}}]{{3}})|(?P<strong>{_ARROW}|[;|])|(?P<dash>{_DASH}|:)|(?P<weak>[,.]\s|\s(?=(?:{words_of.STRONG}){_END}))",
     re.IGNORECASE,
 )
 """What may stand before a dependency."""
-_CLOSING = pattern(rf"\s?(?:(?P<close>[)\]}}])|(?P<strong>{_ARROW}|[;|:]\s?|{_DASH})|[.,;]?\s?\Z)")
-"""What may stand behind one; a dependency behind a weak separator is not followed by another strong one."""
+_CLOSING = pattern(rf"\s?(?:[.,;]?(?P<close>[)\]}}])|(?P<strong>{_ARROW}|[;|:]\s?|{_DASH})|[.,;]?\s?\Z|(?P<comma>,\s))")
+"""What may stand behind one; not each goes with each separator."""
 
 _BETWEEN = pattern(rf"[\s,;.|/+&]+(?:(?:{words_of.AND}){_END}\s?)?|{_DASH}", re.IGNORECASE)
 _AROUND = pattern(r"[\s\"'*_`]*")
@@ -74,22 +76,31 @@ _ALL = pattern(
     rf"(?:{words_of.ALL}){_END}(?P<others>(?:[\s]?(?:{words_of.OTHERS}){_END}){{0,4}})|(?P<above>{words_of.ABOVE}){_END}",
     re.IGNORECASE,
 )
+_LAST = pattern(rf"(?:{words_of.LAST}){_END}", re.IGNORECASE)
 _NONE = pattern(rf"(?:{words_of.NONE}){_END}", re.IGNORECASE)
 _FREE = pattern(rf"(?:{words_of.FREE}){_END}", re.IGNORECASE)
 
 _NUMBER = r"(?:\d{1,3}(?!\d|[.]\d|\s?[%°€$£])|[①-⑳])"
 _WORDS = rf"\s?-?(?:{words_of.WORDS}){_END}"
 _REFERENCE = pattern(
-    rf"(?P<n>{_NUMBER})(?!{_WORDS})\s?(?:{words_of.COUNTED})?"
+    rf"(?P<n>{_NUMBER})(?!{_WORDS})(?:\s?(?:{words_of.COUNTED}))?"
     rf"(?:\s?(?:[-–—−‐~〜]|\.{{2,3}}|…|(?:{words_of.TO}){_END})\s?(?:(?:{words_of.NOUNS})\s?)?[#№]?(?P<to>{_NUMBER})(?!{_WORDS})"
-    rf"\s?(?:{words_of.COUNTED})?)?",
+    rf"(?:\s?(?:{words_of.COUNTED}))?)?",
     re.IGNORECASE,
 )
 _BESIDE = pattern(rf"[\s,/+&#№]|(?:{words_of.AND}|{words_of.NOUNS}|{words_of.ARTICLES}){_END}", re.IGNORECASE)
 """What may stand before a number and between two."""
-_MOST_BESIDE = 400
-"""The most numbers and signs of one list of numbers, so that all lists of a line together take linear time."""
+_MOST_BESIDE, _MOST_ALONE, _MOST_PARTS = 400, 40, 8
+"""The most numbers and signs of a list of numbers behind a word and without one, and the most lists in a row.
 
+All lists of a line then take linear time.
+"""
+
+_LONGEST_RANGE = 50
+_LOOSE = pattern(r"(?<=[(\[{])\s|\s(?=[;,.)\]}])")
+"""A space that is left beside a sign."""
+_LEAST_WORDS = 10
+"""Fewer words are no length of a point: "A slogan (3 words)"."""
 _LENGTH = pattern(
     rf"(?:(?:{words_of.ROUGHLY})\s?){{0,2}}(?P<n>\d{{1,4}})(?:\s?(?:[-–—]|{words_of.TO})\s?(?P<to>\d{{1,4}}))?{_WORDS}",
     re.IGNORECASE,
@@ -117,8 +128,8 @@ def read_plan_line(title: str, planning: Planning, *, noted: bool = False) -> Pl
         noted: Whether the note is known already, so that the line has none.
 
     Example:
-        >>> read_plan_line("Which one to choose: price and comfort (after 1, 3)", "graph")
-        PlanLine(title='Which one to choose', scope='price and comfort', after=(1, 3), words=None, after_all=False)
+        >>> read_plan_line("Which one to choose: price and comfort (after 1, 3)", "graph")[:3]
+        ('Which one to choose', 'price and comfort', (1, 3))
     """
     if planning == "titles":
         return PlanLine(title)
@@ -129,7 +140,7 @@ def read_plan_line(title: str, planning: Planning, *, noted: bool = False) -> Pl
         return PlanLine(whole)
     if planning == "scoped":
         return PlanLine(name, scope, (), found.words)
-    return PlanLine(name, scope, tuple(dict.fromkeys(found.after)), found.words, found.after_all)
+    return PlanLine(name, scope, found.after, found.words, found.after_all, found.after_last)
 
 
 def read_numbers(text: str) -> tuple[tuple[int, ...], bool]:
@@ -165,7 +176,19 @@ class _Parts(NamedTuple):
     after: tuple[int, ...] = ()
     words: int | None = None
     after_all: bool = False
+    after_last: bool = False
     bare: bool = False
+
+    def __or__(self, other: _Parts) -> _Parts:
+        """Both, with the end and the form of the other."""
+        return _Parts(
+            other.end,
+            tuple(dict.fromkeys(self.after + other.after)),
+            self.words or other.words,
+            self.after_all or other.after_all,
+            self.after_last or other.after_last,
+            other.bare,
+        )
 
 
 def _without_parts(text: str) -> tuple[str, _Parts]:
@@ -174,51 +197,59 @@ def _without_parts(text: str) -> tuple[str, _Parts]:
     kept: list[str] = []
     at, total = 0, _Parts(0)
     for separator in _SEPARATOR.finditer(folded):
-        if separator.start() < at or (parts := _read_parts(folded, separator.end())) is None:
+        if separator.start() < at or (read := _read_parts(folded, separator)) is None:
             continue
-        closing = _CLOSING.match(folded, parts.end)
-        if closing is None or (closing["strong"] and separator["weak"]) or (parts.bare and separator["dash"]):
-            continue
-        opened = separator["open"] is not None
-        start = separator.end() if opened and closing["strong"] else separator.start()
-        kept += text[at:start], " "
-        at = closing.end() if opened or not (closing["close"] or closing["strong"]) else parts.end
-        total = _Parts(0, total.after + parts.after, total.words or parts.words, total.after_all or parts.after_all)
+        parts, closing = read
+        goes_on = closing["strong"] or closing["comma"]
+        if separator["open"] and goes_on:
+            kept.append(text[at : separator.end()])
+        else:
+            kept += text[at : separator.start()], " "
+        at = parts.end if not separator["open"] and (closing["close"] or goes_on) else closing.end()
+        total |= parts
     if not kept:
         return text, total
-    return " ".join("".join([*kept, text[at:]]).split()), total
+    return _LOOSE.sub("", " ".join("".join([*kept, text[at:]]).split())), total
 
 
-def _read_parts(text: str, at: int) -> _Parts | None:
-    """One part or several from here on; None if there is none."""
-    total = None
-    while True:
+def _read_parts(text: str, separator: re.Match[str]) -> tuple[_Parts, re.Match[str]] | None:
+    """The parts behind a separator, as many as there are, and what ends them; None if there are none."""
+    total, found, at = None, None, separator.end()
+    for _ in range(_MOST_PARTS):
         part = _read_part(text, _end(_AROUND, text, at))
         if part is None:
-            return total
-        if total is not None:
-            part = _Parts(
-                part.end, total.after + part.after, total.words or part.words, total.after_all or part.after_all
-            )
-        total = part
+            break
+        total = part if total is None else total | part
+        closing = _CLOSING.match(text, total.end)
+        if closing and not (
+            (closing["strong"] and separator["weak"])
+            or (closing["comma"] and not separator["open"])
+            or (total.bare and separator["dash"])
+        ):
+            found = total, closing
         if (between := _BETWEEN.match(text, total.end)) is None:
-            return total
+            break
         at = between.end()
+    return found
 
 
 def _read_part(text: str, at: int) -> _Parts | None:
     if length := _LENGTH.match(text, at):
         least, most = int(length["n"]), int(length["to"] or length["n"])
-        return _Parts(length.end(), words=(least + most) // 2 or None)
+        return _Parts(length.end(), words=(least + most) // 2) if least >= _LEAST_WORDS else None
     if free := _FREE.match(text, at):
         return _Parts(free.end())
     before = _BEFORE.match(text, at)
     if before is None:
-        numbers, end = _numbers(text, at)
+        if text.isascii():
+            return None
+        numbers, end = _numbers(text, at, most=_MOST_ALONE)
         behind = _BEHIND_ALONE.match(text, end) if numbers else None
         if behind is None and (every := _ALL.match(text, at)) and (behind := _BEHIND_ALONE.match(text, every.end())):
             return _Parts(behind.end(), after_all=True)
         return _Parts(behind.end(), numbers) if behind else None
+    if last := _LAST.match(text, before.end()):
+        return _Parts(_end(_BEHIND, text, last.end()), after_last=True)
     if every := _ALL.match(text, before.end()):
         return _Parts(_end(_BEHIND, text, every.end()), after_all=True, bare=not (every["others"] or every["above"]))
     numbers, end = _numbers(text, before.end())
@@ -233,11 +264,11 @@ def _end(of: re.Pattern[str], text: str, at: int) -> int:
     return found.end() if found else at
 
 
-def _numbers(text: str, at: int) -> tuple[tuple[int, ...], int]:
+def _numbers(text: str, at: int, most: int = _MOST_BESIDE) -> tuple[tuple[int, ...], int]:
     """The numbers of a list such as "points 1, 3 and 5–7", and where it ends."""
     numbers: list[int] = []
     end = at
-    for _ in range(_MOST_BESIDE):
+    for _ in range(most):
         if found := _REFERENCE.match(text, at):
             numbers += _range(found)
             at = end = found.end()
@@ -252,7 +283,7 @@ def _range(found: re.Match[str]) -> Iterator[int]:
     first, last = (
         int(unicodedata.numeric(n)) if len(n) == 1 else int(n) for n in (found["n"], found["to"] or found["n"])
     )
-    yield from range(first, last + 1) if first <= last else (first, last)
+    yield from range(first, last + 1) if 0 <= last - first <= _LONGEST_RANGE else (first, last)
 
 
 # --- the note -------------------------------------------------------------------------------------
@@ -260,11 +291,13 @@ def _range(found: re.Match[str]) -> Iterator[int]:
 
 def _split(text: str) -> tuple[str, str]:
     """The title and the note of a line; "" for a line without a note."""
+    first = next((at for at, sign in enumerate(text) if sign.isalnum()), len(text))
     for found in _NOTE.finditer(text):
-        if found["sign"]:
+        if found["sign"] and found.start() > first:
             name, note = clean_title(text[: found.start()]), clean_title(_without_label(text[found.end() :].lstrip()))
             if _says(name) and _says(note):
                 return name, note
+            break
     if (last := _in_brackets(text)) and _is_note(last["note"]):
         name, note = clean_title(text[: last.start()]), clean_title(_without_label(last["note"]))
         if _says(name) and note:
@@ -292,14 +325,16 @@ def _is_note(text: str) -> bool:
 # --- points that build on all others --------------------------------------------------------------
 
 _ENDED = r"(?![^\W\d_])"
-_FIRST = pattern(
+_SUM_FIRST = pattern(
     rf"(?:(?:{words_of.SUMMARIES['before']})\s+){{0,3}}(?:{words_of.SUMMARIES['first']}){_ENDED}", words_of.FLAGS
 )
-_LAST = pattern(rf"(?:\S+\s){{0,2}}(?:{words_of.SUMMARIES['last']})\Z", words_of.FLAGS)
-_BEGINS = pattern(rf"(?:{words_of.SUMMARIES['within']})")
+_SUM_LAST = pattern(rf"(?:\S+\s){{0,2}}(?:{words_of.SUMMARIES['last']})\Z", words_of.FLAGS)
+_SUM_BEGINS = pattern(rf"(?:{words_of.SUMMARIES['within']})")
 _ENDEDS = pattern(rf"(?:{words_of.SUMMARIES['within']})\Z")
 
 
 def sums_up(title: str) -> bool:
     """Whether a title is that of a summary, conclusion, comparison or recommendation, in one of ten languages."""
-    return bool(_FIRST.match(title) or _LAST.match(title) or _BEGINS.match(title) or _ENDEDS.search(title[-12:]))
+    return bool(
+        _SUM_FIRST.match(title) or _SUM_LAST.match(title) or _SUM_BEGINS.match(title) or _ENDEDS.search(title[-12:])
+    )

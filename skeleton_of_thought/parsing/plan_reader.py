@@ -90,7 +90,8 @@ class PlanReader:
             if every or line.after_all:
                 named = range(1, index)
             else:
-                named = [self._indices[n] for n in (*named, *line.after) if n in self._indices]
+                last = (index - 1,) if line.after_last and index > 1 else ()
+                named = (*(self._indices[n] for n in (*named, *line.after) if n in self._indices), *last)
         self.named.append(tuple(dict.fromkeys(named)))
         self._last = number if number > self._last else self._last + 1
         self._indices[self._last] = index

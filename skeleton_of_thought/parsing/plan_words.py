@@ -16,6 +16,7 @@ __all__ = [
     "FLAGS",
     "FREE",
     "LABELS",
+    "LAST",
     "NONE",
     "NOUNS",
     "OTHERS",
@@ -31,11 +32,10 @@ FLAGS = re.IGNORECASE
 
 BEFORE = (
     # English
-    r"(?:comes )?(?:directly )?after|(?:is |are )?(?:based|building|builds?|built) (?:up)?on(?: top of)?"
-    r"|(?:is )?depend(?:s|ing|ent)?(?: up)?on"
-    r"|(?:is )?depend(?:s|ing|ent)? (?:up)?on|depends|dependenc(?:y|ies)|dep|deps|requires?|required|needs?"
-    r"|follows(?: from)?"
-    r"|following(?: from)?|us(?:es|ing)|draw(?:s|ing) (?:up)?on|rel(?:ies|ying) (?:up)?on|prerequisites?|parents?"
+    r"(?:comes? |directly )?after|(?:is |are )?(?:based|building|builds?|built) (?:up)?on(?: top of)?"
+    r"|(?:is )?depend(?:s|ing|ent)? (?:up)?on|depends|dependenc(?:y|ies)|deps?|requires?|required|needs?"
+    r"|follow(?:s|ing)?(?: from)?|us(?:es|ing)|draw(?:s|ing) (?:up)?on|rel(?:ies|ying) (?:up)?on|prerequisites?"
+    r"|parents?"
     r"|combin(?:es|ing)|compar(?:es|ing)|weigh(?:s|ing)|summari[sz](?:es|ing)|sums? up|in (?:the )?light of"
     # German
     r"|(?:erst |kommt )?nach|(?:basiert|basierend|gestützt|stützt sich|beruht|fußt) auf"
@@ -48,7 +48,8 @@ BEFORE = (
     r"|sur la base (?:de|des)"
     # Spanish, Portuguese
     r"|(?:después|luego|depois) (?:de|del|dos|das|do|da)|tras|após"
-    r"|(?:basad[oa]s?|basead[oa]s?|apoyad[oa]s?|se basa|se apoya|baseia-se|se baseia|apoia-se|con base|com base) (?:en|em|nos|nas|no|na)"
+    r"|(?:basad[oa]s?|apoyad[oa]s?|se basa|se apoya|con base) en"
+    r"|(?:basead[oa]s?|baseia-se|se baseia|apoia-se|com base) (?:em|nos|nas|no|na)"
     r"|depende (?:de|del|dos|das|do|da)|dependiente de|a partir (?:de|del|dos|das|do|da)|requiere|requer|necesita"
     r"|precisa de"
     r"|sigue a|segue a|dependencias?|dependências?"
@@ -127,13 +128,25 @@ OTHERS = (
 """Words that may follow one of `ALL`."""
 
 ABOVE = (
-    r"(?:the )?(?:above|others|(?:previous|preceding|earlier|other|foregoing) (?:points|parts|sections|steps|ones|items))"
+    r"(?:the )?(?:above|others)|(?:the )?(?:previous|preceding|earlier|other|foregoing)"
+    r" (?:points|parts|sections|steps|ones|items)"
     r"|(?:den |die )?(?:vorherigen|vorigen|anderen|obigen) punkten?|(?:les )?(?:autres )?points précédents"
     r"|(?:los )?puntos anteriores"
     r"|(?:os )?pontos anteriores|(?:i )?punti precedenti|(?:de )?(?:vorige|eerdere) punten"
     r"|предыдущ(?:их|ие) пункт(?:ов|ы)"
 )
 """Other words for all of them."""
+
+LAST = (
+    r"(?:the |its )?(?:previous|preceding|last)(?: (?:point|part|section|step|one|item))?"
+    r"|the (?:one|point) before(?: it)?"
+    r"|(?:dem |den )?(?:vorherigen|vorigen|vorherigem)(?: punkt)?|(?:le )?(?:point )?précédent"
+    r"|(?:el |al )?(?:punto )?anterior"
+    r"|(?:o |ao )?(?:ponto )?anterior|(?:il |al )?(?:punto )?precedente|(?:het )?vorige(?: punt)?"
+    r"|предыдущ(?:ий|его|ем)(?: пункт[ае]?)?"
+    r"|上一[点點步]|前一[点點步]|前の(?:ポイント|項目|点)"
+)
+"""Words for the point before."""
 
 NONE = (
     r"none|nothing|no one|nil|n/a|no other|keine[nmrs]?|kein|nichts|niemand|aucune?|rien|ningun[oa]|ninguno|nada"
@@ -175,7 +188,8 @@ SUMMARIES = {
         "|in conclusion"
         "|in summary|summing up|to sum up|bottom line|final thoughts|final words|final choice|closing thoughts"
         "|final remarks|concluding remarks"
-        "|which (?:one |option |of them |way )?(?:to (?:choose|pick|buy|take|use)|is (?:best|better|right)|should you (?:choose|pick|buy|take))"
+        "|which (?:one |option |of them |way )?(?:to (?:choose|pick|buy|take|use)|is (?:best|better|right))"
+        "|which (?:one |option |of them |way )?should (?:you|i|we) (?:choose|pick|buy|take)"
         "|how to (?:choose|decide) between|how they compare|making (?:the|your) (?:choice|decision)"
         "|pulling it (?:all )?together"
         "|putting it (?:all )?together"
@@ -214,7 +228,10 @@ SUMMARIES = {
         "summary|comparison|verdict|recommendations?|conclusion|zusammenfassung|vergleich|empfehlung|fazit|comparée"
         "|finale?|finali"
     ),
-    "within": "总结|總結|小结|結論|结论|比较|比較|对比|對比|推荐|推薦|综合建议|最终建议|如何选择|如何選擇|综上|まとめ|総括|おすすめ|お勧め|推奨|どれを選ぶ|どちらを選ぶ",
+    "within": (
+        "总结|總結|小结|結論|结论|比较|比較|对比|對比|推荐|推薦|综合建议|最终建议|如何选择|如何選擇|综上"
+        "|まとめ|総括|おすすめ|お勧め|推奨|どれを選ぶ|どちらを選ぶ"
+    ),
 }
 """Words of titles that sum up, compare or weigh the points before them.
 

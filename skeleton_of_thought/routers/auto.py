@@ -24,7 +24,8 @@ __all__ = ["AutoRouter", "as_router"]
 class AutoRouter:
     """A skeleton where it helps and a direct answer where it would hurt, decided in well under a millisecond.
 
-    The decision needs no call, unless `router` does.
+    The decision needs no call, unless `router` does. Where points may build on each other (`Request.graph`), a question
+    whose answer compares, recommends, ranks or concludes gets a graph of points, if the router takes it for points.
 
     Args:
         router: Decides the questions that pass the gate; None for the embedded router.
@@ -63,20 +64,23 @@ class AutoRouter:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
-        if (decision := self._barred(conversation)) is not None:
-            return decision
-        return self._guarded(conversation, BoundRouter(self.router, conversation).decide())
+        gated = None if self.gate is None else self.gate.route(conversation)
+        if gated is not None and not gated.use_skeleton:
+            return gated
+        return self._guarded(conversation, BoundRouter(self.router, conversation).decide(), gated)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        if (decision := self._barred(conversation)) is not None:
-            return decision
-        return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide())
+        gated = None if self.gate is None else self.gate.route(conversation)
+        if gated is not None and not gated.use_skeleton:
+            return gated
+        return self._guarded(conversation, await BoundRouter(self.router, conversation).adecide(), gated)
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call: the gate and the embedded router need none, other routers may."""
-        if (decision := self._barred(conversation)) is not None:
-            return decision
+        gated = None if self.gate is None else self.gate.route(conversation)
+        if gated is not None and not gated.use_skeleton:
+            return gated
         at_once = getattr(self.router, "at_once", None)
         if at_once is None:
             return None
@@ -84,27 +88,31 @@ class AutoRouter:
             decision = at_once(conversation)
         except Exception as error:
             return failure_decision(error)
-        return None if decision is None else self._guarded(conversation, decision)
+        return None if decision is None else self._guarded(conversation, decision, gated)
 
     @property
     def races(self) -> bool:
         """Whether the skeleton is written while the router decides, see `Router`."""
         return races(self.router)
 
-    def _barred(self, conversation: Conversation) -> RouteDecision | None:
-        if self.gate is None:
-            return None
-        decision = self.gate.route(conversation)
-        return None if decision.use_skeleton else decision
-
-    def _guarded(self, conversation: Conversation, decision: RouteDecision) -> RouteDecision:
-        if not decision.use_skeleton or self.guard is None:
+    def _guarded(
+        self, conversation: Conversation, decision: RouteDecision, gated: RouteDecision | None
+    ) -> RouteDecision:
+        if not decision.use_skeleton:
             return decision
-        guarded = self.guard.route(conversation)
+        if gated is not None and gated.planning and not decision.planning:
+            reason = "; ".join(filter(None, (decision.reason, gated.reason)))
+            decision = dataclasses.replace(decision, reason=reason, planning=gated.planning)
+        if self.guard is None:
+            return decision
+        guarded = (
+            self.guard.route(conversation, decision.planning) if decision.planning else self.guard.route(conversation)
+        )
         if guarded.use_skeleton and not self.guard.has_measured:
             return decision
         reason = "; ".join(filter(None, (decision.reason, guarded.reason)))
-        return dataclasses.replace(decision, use_skeleton=guarded.use_skeleton, reason=reason)
+        planning = decision.planning if guarded.use_skeleton else None
+        return dataclasses.replace(decision, use_skeleton=guarded.use_skeleton, reason=reason, planning=planning)
 
 
 def as_router(router: AnyRouter | Literal["auto"] | None, *, guard: CostGuard | None = None) -> AnyRouter | None:

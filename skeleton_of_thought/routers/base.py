@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 from skeleton_of_thought.errors import InvalidInput, error_text
-from skeleton_of_thought.types import Answer, Conversation, RouteDecision, Usage
+from skeleton_of_thought.types import Answer, Conversation, Planning, RouteDecision, Usage
 
 __all__ = [
     "FAILED",
@@ -208,7 +208,7 @@ def failure_decision(error: Exception) -> RouteDecision:
 def all_of(*routers: AnyRouter) -> Combined:
     """A skeleton if every router wants one. The first that wants none decides, and later ones are not asked.
 
-    A router that fails counts as wanting none, and the reason says so.
+    A router that fails counts as wanting none, and the reason says so. If any of them asks for a graph, it is one.
 
     Example:
         >>> short = lambda question: RouteDecision(len(question) < 40, reason="is it short?")
@@ -323,6 +323,7 @@ class Combined:
     def _poll(self) -> Generator[AnyRouter, RouteDecision, RouteDecision]:
         """Yields the next router, receives its decision, and returns the decision that stands."""
         usage: Usage | None = None
+        planning: Planning | None = None
         failures: list[str] = []
         decided: RouteDecision | None = None
         for router in self.routers:
@@ -336,10 +337,15 @@ class Combined:
                     break
                 continue
             decided = decision
+            if decision.planning == "graph" or planning is None:
+                planning = decision.planning
             if self._stands(decision):
                 break
-        reasons = [*filter(None, [decided.reason if decided else ""]), *failures]
-        return dataclasses.replace(decided or RouteDecision(False), reason="; ".join(reasons), usage=usage)
+        decided = decided or RouteDecision(False)
+        reasons = [*filter(None, [decided.reason]), *failures]
+        # Of routers that all want a skeleton, the one that asks for a graph may not be the last.
+        kind = planning if self.how == "all" and decided.use_skeleton else decided.planning
+        return dataclasses.replace(decided, reason="; ".join(reasons), usage=usage, planning=kind)
 
     def _stands(self, decision: RouteDecision) -> bool:
         if self.how == "sure":
@@ -401,7 +407,8 @@ class with_threshold(RouterWrapper):
     def _decided(self, decision: RouteDecision) -> RouteDecision:
         if decision.score is None:
             return decision
-        return dataclasses.replace(decision, use_skeleton=decision.score >= self.threshold)
+        use = decision.score >= self.threshold
+        return dataclasses.replace(decision, use_skeleton=use, planning=decision.planning if use else None)
 
 
 async def _awaited(value: Any) -> Any:

@@ -24,6 +24,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.local.private_tokenizer import private_copy
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.routers.base import in_thread
+from skeleton_of_thought.routers.comparisons import GRAPH, asks_for_graph
 from skeleton_of_thought.routers.measures import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -110,7 +111,9 @@ class ClassifierRouter:
         return cls(model.to(where), tokenizer, threshold=threshold, positive=positive, max_length=max_length)
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """See `Router.route`."""
+        """See `Router.route`. Where points may build on each other, a comparison gets a graph, whatever its score."""
+        if conversation.request.graph and asks_for_graph(conversation.question):
+            return GRAPH
         (score,) = self.scores([conversation.question])
         use = score >= self.threshold
         return RouteDecision(

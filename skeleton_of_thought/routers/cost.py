@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Answer, Conversation, RouteDecision
+from skeleton_of_thought.routers.comparisons import asks_for_graph
+from skeleton_of_thought.types import Answer, Conversation, Planning, RouteDecision
 
 __all__ = ["CostGuard", "Estimate", "Pace"]
 
@@ -32,6 +33,16 @@ _AT_ONCE = 0.02
 """A text was not streamed if the time from its first piece to its end is at most this share of its whole time."""
 _INSTANT = 0.25
 """Below this many seconds nobody waits and measurements are mostly noise: the guard then refuses nothing."""
+_GRAPH = "graph_"
+"""Before the names of means that were measured on graphs: points that wait for each other have another pace."""
+_OF_POINTS = frozenset(
+    ("points", "point_tokens", "point_pace", "skeleton_tokens", "skeleton_whole", "cached", "gain", "gain_squared")
+)
+"""The means that differ between graphs and other skeletons."""
+_WAVES, _PARENTS = 2.0, 5.0
+"""The waves of a graph, and the texts of points in the prompts of others, before any graph is measured."""
+_FURTHER_WAVE = 0.7
+"""What each wave after the first costs before any graph is measured, as a share of the time of points without waves."""
 
 
 class _Mean:
@@ -46,37 +57,45 @@ class Pace:
     Flows report all their answers (`observe`). If a backend reports no usage, words are counted, at four tokens for
     three words, which is precise enough to compare a skeleton with a direct answer.
 
+    Answers whose points wait for each other (`planning="graph"`) are measured apart: see `of_graphs`.
+
     Attributes:
-        answers: The number of answers with points that were measured.
+        answers: The number of answers with points that were measured, without graphs.
+        graphs: The number of graphs that were measured.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
-        self.answers = 0
+        self.answers = self.graphs = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks cannot be copied or pickled; engines and chains, which hold a router, are.
         with self._lock:
-            return {"means": dict(self._means), "answers": self.answers}
+            return {"means": dict(self._means), "answers": self.answers, "graphs": self.graphs}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._lock = threading.Lock()
         self._means = {name: getattr(mean, "value", mean) for name, mean in state["means"].items()}
-        self.answers = state["answers"]
+        self.answers, self.graphs = state["answers"], state.get("graphs", 0)
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer's timings and usage."""
         found = _alone(answer)
         if answer.route == "skeleton" and answer.expansions:
             _add_points(answer, found)
+        measured = "point_pace" in found
+        graph = answer.planning == "graph" and answer.route == "skeleton"
+        if graph:
+            found = _of_graph(answer, found)
         with self._lock:
             for name, value in found.items():
                 mean = self._means.get(name, value)
                 self._means[name] = mean + _NEWEST * (value - mean)
             # A comparison needs both paces.
-            alone = {"pace", "skeleton_whole", "direct_whole"} & self._means.keys()
-            self.answers += "point_pace" in found and bool(alone)
+            alone = {"pace", "skeleton_whole", "direct_whole", f"{_GRAPH}skeleton_whole"} & self._means.keys()
+            if measured and alone:
+                self.answers, self.graphs = self.answers + (not graph), self.graphs + graph
 
     @property
     def doubt(self) -> float:
@@ -87,6 +106,23 @@ class Pace:
         means = self.means()
         mean = means.get("gain", 0.0)
         return math.exp(max(0.0, means.get("gain_squared", 0.0) - mean * mean) ** 0.5)
+
+    def of_graphs(self) -> Pace:
+        """The measurements for a skeleton whose points wait for each other, as they are now.
+
+        What no graph has shown yet is that of other skeletons, with the time of further waves added. All measured
+        answers count.
+        """
+        graphs = Pace()
+        with self._lock:
+            own = {name.removeprefix(_GRAPH): value for name, value in self._means.items() if name.startswith(_GRAPH)}
+            flat = {name: value for name, value in self._means.items() if not name.startswith(_GRAPH)}
+            graphs.answers, graphs.graphs = self.answers + self.graphs, self.graphs
+        slower = 1 + _FURTHER_WAVE * (own.get("waves", _WAVES) - 1)
+        if "point_pace" in flat:
+            flat["point_pace"] *= slower
+        graphs._means = {"parents": _PARENTS, "slower": slower, **flat, **own}
+        return graphs
 
     def get(self, name: str, default: float) -> float:
         """A mean by its name, or the default before the first measurement."""
@@ -148,6 +184,16 @@ def _add_points(answer: Answer, found: dict[str, float]) -> None:
     if alone > 0 and beside > 0:
         gain = math.log(alone / beside)
         found |= {"gain": gain, "gain_squared": gain * gain}
+
+
+def _of_graph(answer: Answer, found: dict[str, float]) -> dict[str, float]:
+    """The measurements of a graph under names of their own, with its waves and the texts that its points waited for."""
+    own = {f"{_GRAPH}{name}" if name in _OF_POINTS else name: value for name, value in found.items()}
+    if answer.expansions:
+        waves = [point.wave for point in answer.timings.points] or answer.skeleton.waves.values()
+        own[f"{_GRAPH}waves"] = float(max(waves, default=1))
+        own[f"{_GRAPH}parents"] = float(sum(len(point.depends_on) for point in answer.skeleton.points))
+    return own
 
 
 def _words_as_tokens(text: str) -> int:
@@ -253,15 +299,25 @@ class CostGuard:
         """Whether enough answers are measured to compare times."""
         return self.pace.answers >= self._enough
 
-    def estimate(self, conversation: Conversation) -> Estimate:
-        """The costs of a skeleton for this conversation and the time it saves, by the measurements so far."""
-        mean = self.pace.means().get
+    def estimate(self, conversation: Conversation, planning: Planning | None = None) -> Estimate:
+        """The costs of a skeleton for this conversation and the time it saves, by the measurements so far.
+
+        Args:
+            conversation: The conversation.
+            planning: The kind of skeleton. With `"graph"`, the waves of points that wait for each other count, and the
+                texts in their prompts. None: a graph where the request allows one and the question asks for it.
+        """
+        pace = self.pace
+        if planning == "graph" or conversation.request.graph:
+            pace = self._pace(conversation, planning)
+        mean = pace.means().get
         points = max(1.0, min(mean("points", 7.0), float(self._max_points)))
         point_tokens = mean("point_tokens", 60.0)
         skeleton_tokens = mean("skeleton_tokens", 50.0)
         prompt = _prompt_tokens(conversation)
         fresh = 1 - mean("cached", 0.0)
-        extra = _SKELETON_WORDING + points * (prompt + skeleton_tokens + _POINT_WORDING) * fresh
+        parents = mean("parents", 0.0) * point_tokens
+        extra = _SKELETON_WORDING + (points * (prompt + skeleton_tokens + _POINT_WORDING) + parents) * fresh
         latency, seconds = mean("latency", 0.5), mean("pace", 0.02)
         direct_seconds = skeleton_seconds = seconds
         if (whole := mean("skeleton_whole", 0.0) or mean("direct_whole", 0.0)) and not mean("pace", 0.0):
@@ -269,7 +325,7 @@ class CostGuard:
             # tokens, so each route has its own rate.
             latency, skeleton_seconds = 0.0, whole
             direct_seconds = seconds = mean("direct_whole", whole)
-        together = mean("point_pace", seconds / points)
+        together = mean("point_pace", seconds / points * mean("slower", 1.0))
         room = conversation.request.max_concurrency
         if self._capacity is not None:
             capacity = max(1, self._capacity()) if callable(self._capacity) else self._capacity
@@ -282,9 +338,15 @@ class CostGuard:
         skeleton = latency + skeleton_tokens * skeleton_seconds + length * together
         return Estimate(round(extra), direct, skeleton, room)
 
-    def route(self, conversation: Conversation) -> RouteDecision:
-        """Direct if a skeleton would cost too much or save too little, with the numbers as the reason."""
-        estimate = self.estimate(conversation)
+    def route(self, conversation: Conversation, planning: Planning | None = None) -> RouteDecision:
+        """Direct if a skeleton would cost too much or save too little, with the numbers as the reason.
+
+        Arguments as for `estimate`.
+        """
+        estimate = self.estimate(conversation) if planning is None else self.estimate(conversation, planning)
+        pace = self.pace
+        if planning == "graph" or conversation.request.graph:
+            pace = self._pace(conversation, planning)
         limit = self.max_extra_tokens
         if limit is not None and estimate.extra_tokens > limit:
             return RouteDecision(
@@ -294,7 +356,7 @@ class CostGuard:
             )
         if estimate.room == 1 and self.min_speedup >= 1:
             return RouteDecision(False, reason="cost guard: there is room for one call at a time, points would wait")
-        if not self.has_measured:
+        if pace.answers < self._enough:
             return RouteDecision(True, reason="cost guard: too little was measured to compare")
         saves = (
             f"cost guard: about {estimate.skeleton_seconds:.1f} s instead of {estimate.direct_seconds:.1f} s "
@@ -302,7 +364,7 @@ class CostGuard:
         )
         instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
         # The guard refuses only if the measurements agree.
-        if instant or estimate.speedup * self.pace.doubt >= self.min_speedup:
+        if instant or estimate.speedup * pace.doubt >= self.min_speedup:
             return RouteDecision(True, reason=saves)
         if self._may_retry():
             return RouteDecision(True, reason=f"{saves}; measured again after {self._retry} direct answers")
@@ -313,6 +375,13 @@ class CostGuard:
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         return self.route(conversation)
+
+    def _pace(self, conversation: Conversation, planning: Planning | None) -> Pace:
+        """The measurements for this kind of skeleton; those of graphs, too, where all measured skeletons are graphs."""
+        if planning is None and conversation.request.graph:
+            only = self.pace.graphs >= self._enough > self.pace.answers
+            planning = "graph" if only or asks_for_graph(conversation.question) else None
+        return self.pace.of_graphs() if planning == "graph" else self.pace
 
     def _may_retry(self) -> bool:
         with self._lock:

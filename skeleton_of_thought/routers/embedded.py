@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.routers.comparisons import GRAPH, asks_for_graph
 from skeleton_of_thought.routers.question import Question, find_question, read_question
 from skeleton_of_thought.small_files import parse_json, read_bounded
 from skeleton_of_thought.types import Conversation, RouteDecision
@@ -87,7 +88,9 @@ class EmbeddedRouter:
         return f"EmbeddedRouter(threshold={self.threshold})"
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """See `Router.route`."""
+        """See `Router.route`. Where points may build on each other, a comparison gets a graph, whatever its score."""
+        if conversation.request.graph and asks_for_graph(conversation.question):
+            return GRAPH
         follows = "assistant" in map(attrgetter("role"), conversation.messages)
         score = self.score(conversation.question, follows=follows)
         use = score >= self.threshold

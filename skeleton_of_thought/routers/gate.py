@@ -14,6 +14,7 @@ from operator import attrgetter
 from types import MappingProxyType
 
 from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.routers.comparisons import GRAPH, asks_for_graph
 from skeleton_of_thought.routers.question import find_question, read_question
 from skeleton_of_thought.routers.tasks import Instructions, read_instructions
 from skeleton_of_thought.types import Conversation, Message, Request, RouteDecision
@@ -21,6 +22,8 @@ from skeleton_of_thought.types import Conversation, Message, Request, RouteDecis
 __all__ = ["RULES", "Gate"]
 
 _PASSED = "no rule of the gate is against a skeleton"
+_NOT_OF_GRAPHS = ("yes_no", "fact")
+"""Rules for questions that lack a list of points. An answer that compares has points, whatever the question's form."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,20 @@ class Gate:
             raise InvalidInput(f"max_words must be 0 or more, not {self.max_words!r}.")
 
     def route(self, conversation: Conversation) -> RouteDecision:
-        """Direct with the first matching rule as the reason; a skeleton, without a score, if none matches."""
+        """Direct with the first matching rule as the reason; a skeleton, without a score, if none matches.
+
+        Where points may build on each other (`Request.graph`), an answer that compares, recommends, ranks or concludes
+        gets a graph of points (`planning="graph"`), also if its question has the form of a yes or no question or of one
+        for a fact.
+        """
         reason = self.against(conversation.messages, conversation.request)
         if reason is not None:
             return RouteDecision(False, 0.0, reason)
         for rule in self.extra:
             if why := rule(conversation):
                 return RouteDecision(False, 0.0, f"gate: {why}")
+        if conversation.request.graph and asks_for_graph(conversation.question):
+            return GRAPH
         return RouteDecision(True, reason=_PASSED)
 
     at_once = route
@@ -76,9 +86,12 @@ class Gate:
 
         Also takes messages that make no `Conversation`, such as those that end with a tool's result.
         """
-        signs, size = _signs(tuple(messages), request, self.max_words)
+        signs, size = _signs(messages := tuple(messages), request, self.max_words)
+        off = self.off
+        if request.graph and messages and asks_for_graph(messages[-1].text):
+            off = {*off, *_NOT_OF_GRAPHS}
         for name, (forms, why) in RULES.items():
-            if name in self.off:
+            if name in off:
                 continue
             for form in forms:
                 if (

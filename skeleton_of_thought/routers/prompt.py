@@ -15,7 +15,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.parser import without_reasoning
 from skeleton_of_thought.routers.base import in_thread
 from skeleton_of_thought.settings import is_whole
-from skeleton_of_thought.types import Conversation, Hints, Message, Prompt, Reply, RouteDecision, Usage
+from skeleton_of_thought.types import Conversation, Hints, Message, Planning, Prompt, Reply, RouteDecision, Usage
 
 __all__ = ["Ask", "AsyncAsk", "PromptRouter", "route_prompt"]
 
@@ -30,8 +30,7 @@ _INSTRUCTION = """You sort questions by the form of their best answer. Do not an
 
 INDEPENDENT: the answer is a list of at least three points, and each can be written well without reading the others. \
 So it is with tips, reasons, advantages, differences, options, effects, areas, recommendations.
-DEPENDENT: the answer has several parts, but each builds on the one before. So it is with calculations, proofs, \
-puzzles, programs, recipes, stories, step-by-step explanations.
+{dependent}
 NONE: the answer is no list. So it is with one fact, yes or no, a number, a definition, a translation, a poem, a \
 letter, a text of a fixed form or length, small talk.
 
@@ -40,10 +39,34 @@ letter, a text of a fixed form or length, small talk.
 {question}
 -----
 
-Reply with one word: INDEPENDENT, DEPENDENT or NONE."""
+Reply with one word: {words}."""
 
+_FLAT = {
+    "dependent": """\
+DEPENDENT: the answer has several parts, but each builds on the one before. So it is with calculations, proofs, \
+puzzles, programs, recipes, stories, step-by-step explanations.""",
+    "words": "INDEPENDENT, DEPENDENT or NONE",
+}
+_GRAPH = {
+    "dependent": """\
+DEPENDENT: the answer has at least three points. Two or more can be written without reading the others, and at least \
+one needs them first. So it is with comparisons that end in a verdict, rankings, choices between options, analyses \
+that lead to a conclusion.
+SEQUENTIAL: the answer has several parts, and each needs the one right before it. So it is with calculations, proofs, \
+puzzles, programs, recipes, stories, step-by-step explanations.""",
+    "words": "INDEPENDENT, DEPENDENT, SEQUENTIAL or NONE",
+}
+"""The forms of answers where points may build on each other: there a chain of parts is another form than a graph."""
+
+_FORMS = {
+    "independent": "independent points",
+    "dependent": "points that build on each other",
+    "sequential": "parts that each need the one before",
+    "none": "no list",
+}
 _CONTEXT = "It was asked in a conversation whose last messages were:\n{turns}\n\n"
 _WORD = re.compile(r"\b(independent|dependent|none)\b", re.I)
+_GRAPH_WORD = re.compile(r"\b(independent|dependent|sequential|none)\b", re.I)
 _ADAPTERS = {"langchain_core": "langchain_sot", "llama_index": "llama_index_sot"}
 """The package for the models of a framework. Names only, so that nothing is imported without such a model."""
 _LONGEST, _LONGEST_TURN = 2000, 300
@@ -52,6 +75,9 @@ _LONGEST, _LONGEST_TURN = 2000, 300
 
 class PromptRouter:
     """Asks a model whether an answer is a list of points that can be written independently.
+
+    Where points may build on each other (`Request.graph`), the model also tells a chain of parts, which is answered
+    directly, from points that need others: for these the decision has `planning="graph"`.
 
     An unclear or contradictory reply means a direct answer. Errors of the call are raised; a flow reports them and
     answers directly. The decision's `usage` is that of the call.
@@ -111,14 +137,14 @@ class PromptRouter:
         prompt = self._prompt(conversation)
         if self._ask is None:
             return asyncio.run(self.aroute(conversation))
-        return _read(*_collected(self._ask(prompt)))
+        return _read(*_collected(self._ask(prompt)), conversation.request.graph)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         prompt = self._prompt(conversation)
         if self._aask is None:
-            return _read(*await in_thread(lambda: _collected(self._ask(prompt))))
-        return _read(*await _acollected(self._aask(prompt)))
+            return _read(*await in_thread(lambda: _collected(self._ask(prompt))), conversation.request.graph)
+        return _read(*await _acollected(self._aask(prompt)), conversation.request.graph)
 
     def _prompt(self, conversation: Conversation) -> Prompt:
         return dataclasses.replace(route_prompt(conversation), hints=Hints(max_tokens=self._max_tokens))
@@ -137,7 +163,9 @@ def route_prompt(conversation: Conversation) -> Prompt:
         f"{message.role}: {_cut(message.text, _LONGEST_TURN)}" for message in conversation.turns[-2:] if message.text
     )
     text = _INSTRUCTION.format(
-        context=_CONTEXT.format(turns=turns) if turns else "", question=_cut(conversation.question, _LONGEST)
+        context=_CONTEXT.format(turns=turns) if turns else "",
+        question=_cut(conversation.question, _LONGEST),
+        **(_GRAPH if conversation.request.graph else _FLAT),
     )
     return Prompt((Message("user", text),))
 
@@ -147,13 +175,14 @@ def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest // 2]} [...] {text[-longest // 2 :]}"
 
 
-def _read(text: str, usage: Usage | None) -> RouteDecision:
-    words = {word.casefold() for word in _WORD.findall(without_reasoning(text))}
+def _read(text: str, usage: Usage | None, graph: bool) -> RouteDecision:
+    words = {word.casefold() for word in (_GRAPH_WORD if graph else _WORD).findall(without_reasoning(text))}
     if len(words) != 1:
         return RouteDecision(False, reason=f"the router's reply was not understood: {text.strip()[:60]!r}", usage=usage)
     word = words.pop()
-    forms = {"independent": "independent points", "dependent": "points that build on each other", "none": "no list"}
-    return RouteDecision(word == "independent", reason=f"the model takes the answer for {forms[word]}", usage=usage)
+    use = word == "independent" or (graph and word == "dependent")
+    planning: Planning | None = "graph" if use and word == "dependent" else None
+    return RouteDecision(use, reason=f"the model takes the answer for {_FORMS[word]}", usage=usage, planning=planning)
 
 
 def _is_async(function: Any) -> bool:

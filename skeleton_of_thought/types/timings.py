@@ -80,10 +80,13 @@ class Timings(Portable):
 
     def to_dict(self) -> dict[str, Any]:
         """The timings as plain JSON-safe data."""
+        points = list(map(dataclasses.asdict, self.points))
+        for point in points:
+            point["depends_on"] = list(point["depends_on"])
         return {
             "total": self.total,
             "first_text": self.first_text,
             "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
             "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
-            "points": list(map(dataclasses.asdict, self.points)),
+            "points": points,
         }

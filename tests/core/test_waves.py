@@ -388,8 +388,11 @@ class TestAuto:
             answering.write("skeleton", "1. Gas\n2. Wood\n")
             answering.write(1, "It burns.")
             answering.write(2, "It burns, too.")
-        answering = Answering(settings=Settings(planning="auto"), router=_Advising("graph"), plans=memory)
-        assert answering.waiting == ["direct"]
+        router = _Advising("graph")
+        answering = Answering(settings=Settings(planning="auto"), router=router, plans=memory)
+        assert not router.asked.graph
+        answering.write("skeleton", GRAPH)
+        assert answering.waiting == [1, 2, 3, 4]
 
 
 class _Advising:

@@ -223,6 +223,20 @@ def test_cancel_ends_all_calls_at_once(way):
     assert len(script.calls) == opened
 
 
+def test_a_way_sets_its_own_settings_and_keeps_the_others():
+    caller = Settings(max_points=3, merge=True, planning="scoped", eager="auto")
+    assert WAYS["auto"].settings(caller) == caller
+    assert WAYS["sot"].settings(caller) == dataclasses.replace(caller, merge=False)
+    assert WAYS["merge"].settings(Settings()) == Settings(merge=True)
+    for way, changes in (
+        ("scoped", {"planning": "scoped"}),
+        ("graph", {"planning": "graph"}),
+        ("eager", {"eager": True}),
+    ):
+        assert WAYS[way].settings(caller) == dataclasses.replace(caller, merge=False, **changes)
+    assert len({*WAYS.values()}) == len(WAYS), "a way has a hash"
+
+
 def test_ways_are_named():
     assert [way.name for way in ways_of("merge, normal")] == ["merge", "normal"]
     for names, message in (("sot,slow", "'slow'; the known"), ("", "no way"), ("sot,sot", "twice")):

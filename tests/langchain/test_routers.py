@@ -476,4 +476,4 @@ async def test_a_chain_uses_the_router_inside_the_runnable(way, llm):
 
 def test_decisions_are_plain_data():
     decision = SkeletonOfThoughtRouter().invoke(SUITED)
-    assert set(dataclasses.asdict(decision)) == {"use_skeleton", "score", "reason", "usage"}
+    assert set(dataclasses.asdict(decision)) == {"use_skeleton", "score", "reason", "usage", "planning"}

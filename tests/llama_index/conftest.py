@@ -61,9 +61,14 @@ def seen_as(text: str, **details: Any) -> Seen:
         return Seen("point", int(point[1]), text, **details)
     if point := re.search(r'has these headings: (.*)\.\n\n(?:.*\n)*.*under the heading "(.*?)":', text):
         return Seen("point", point[1].split("; ").index(point[2]) + 1, text, **details)
+    if point := re.search(r"Write only the text of point (\d+),", text):
+        return Seen("point", int(point[1]), text, **details)
+    if role := re.search(r"Write what stands (before|after) it", text):
+        return Seen("opening" if role[1] == "before" else "closing", None, text, **details)
     if "were written separately" in text:
         return Seen("merge", None, text, **details)
-    return Seen("skeleton" if "headings" in text or "outline" in text else "direct", None, text, **details)
+    skeleton = any(word in text for word in ("headings", "outline", "Plan the answer"))
+    return Seen("skeleton" if skeleton else "direct", None, text, **details)
 
 
 def run_steps(watch: Watch, script: Script, seen: Seen) -> Iterator[str]:
@@ -252,6 +257,8 @@ def answering(titles: Iterable[str], *, direct: str = "Just so.", merge: str = "
             return pieces(f"All about {names[(seen.point or 0) - 1].lower()}.")
         if seen.stage == "merge":
             return pieces(merge)
+        if seen.stage in ("opening", "closing"):
+            return pieces(f"The {seen.stage}.")
         return pieces(direct)
 
     return script
@@ -326,14 +333,16 @@ class Events(BaseEventHandler):
 
 
 class Spans(BaseSpanHandler[BaseSpan]):
-    """Records every span: its parent, and whether it ended or was dropped."""
+    """Records every span: its parent, its arguments, and whether it ended or was dropped."""
 
     parents: dict[str, Any] = Field(default_factory=dict)
+    arguments: dict[str, Any] = Field(default_factory=dict)
     ended: list[str] = Field(default_factory=list)
     dropped: dict[str, Any] = Field(default_factory=dict)
 
     def new_span(self, id_: str, bound_args: Any, instance: Any = None, parent_span_id: Any = None, **_: Any) -> Any:
         self.parents[id_] = parent_span_id
+        self.arguments[id_] = dict(bound_args.arguments)
         return BaseSpan(id_=id_, parent_id=parent_span_id)
 
     def prepare_to_exit_span(self, id_: str, *args: Any, **kwargs: Any) -> Any:

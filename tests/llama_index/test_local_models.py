@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,28 @@ async def test_the_prefill_reaches_the_model_and_is_no_part_of_the_text(ask, nat
     assert response.metadata["sot"]["concurrency"] == "batch"
     # The script writes only the text after the prefill: no prompt ends where the model's turn begins.
     assert native.engine.model.prompts == []
+
+
+async def test_a_point_of_a_graph_sees_its_parents_as_turns(ask, local_models):
+    seen = {}
+
+    def script(prompt: str) -> str:
+        last = re.findall(r"<user>(.*?)</s>", prompt, re.S)[-1]
+        if point := re.search(r", explain: ([\w ]*)", last):
+            seen[point[1]] = prompt
+            return f'"{point[1]}" - All about {point[1].lower()}.'
+        if "Write only the plan" in last:
+            return "1. Move: every day\n2. Sleep: every night\n3. Drink water: all day\n4. Where to begin (after 1, 3)"
+        return "Begin with the first."
+
+    with local_models.scripted_engine(script, local_models.PLAIN) as engine:
+        response = await ask(TransformersLLM(engine=engine), "How?", planning="graph", closing=True, eager="auto")
+    assert [point.text for point in response.points][3] == "All about where to begin."
+    assert [point.depends_on for point in response.points] == [(), (), (), (1, 3)]
+    texts = ["All about move.", "All about sleep.", "All about drink water."]
+    assert [text in seen["Where to begin"] for text in texts] == [True, False, True]
+    assert response.metadata["sot"]["closing"] == "Begin with the first."
+    assert {"point", "closing"} <= set(response.metadata["sot"]["timings"]["decoding"])
 
 
 @pytest.mark.parametrize(("template", "reply"), [(OPENS, reasoning), (SWITCHED, switched_off)])

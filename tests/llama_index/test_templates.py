@@ -22,6 +22,10 @@ MARKS = {
     "skeleton_template": "MINE outline {query_str}",
     "point_template": "MINE The point to write: {index}. {title} of {skeleton} for {query_str}",
     "merge_template": "MINE were written separately {draft}",
+    "scoped_template": "MINE outline {query_str}",
+    "graph_template": "MINE outline {query_str}",
+    "opening_template": "MINE Write what stands before it: {draft}",
+    "closing_template": "MINE Write what stands after it: {draft}",
     "direct_template": "MINE {query_str}",
     "context_template": "MINE [[{context_str}]]",
     "point_query_template": "MINE {title} / {query_str}",
@@ -30,9 +34,14 @@ STAGES = {
     "skeleton_template": "skeleton",
     "point_template": "point",
     "merge_template": "merge",
+    "scoped_template": "skeleton",
+    "graph_template": "skeleton",
+    "opening_template": "opening",
+    "closing_template": "closing",
     "direct_template": "direct",
     "context_template": "point",
 }
+PLANNINGS = {"scoped_template": "scoped", "graph_template": "graph"}
 
 
 @pytest.fixture
@@ -46,6 +55,8 @@ def retriever(kit):
 
 
 def engine(kit, llm, retriever, key, **settings):
+    settings |= {"planning": PLANNINGS.get(key, "titles")}
+    settings |= {name: key == f"{name}_template" for name in ("opening", "closing")}
     return kit.make(llm, retriever=retriever, merge=True, router=lambda query: key != "direct_template", **settings)
 
 
@@ -69,7 +80,7 @@ def test_every_prompt_can_be_replaced_and_reaches_its_receiver(kit, llm, retriev
     assert marked
     for seen in marked:
         assert "MINE" in seen.text
-        assert "What of {this}?" in seen.text or key == "merge_template"
+        assert "What of {this}?" in seen.text or "draft" in MARKS[key]
     if key == "context_template":
         assert all("MINE [[A fact.]]" in seen.text for seen in marked)
     others = [seen for seen in llm.watch.seen if seen.stage != STAGES[key]]

@@ -85,6 +85,8 @@ def _parts(row: Row) -> Iterator[tuple[str, str]]:
 def _troubles(row: Row) -> Iterator[str]:
     if row.finish_reason == _CUT and not any(map(_cut, row.points)):
         yield "The text was cut at the limit of tokens."
+    for role, error in row.role_errors.items():
+        yield f"The {role} could not be written: {error}"
     for point in row.points:
         name = f"Point {point.index}, {point.title}"
         if point.error:

@@ -125,6 +125,22 @@ def _quality(figures: Mapping[str, Any]) -> Iterator[Table]:
             if each["answers"]
         ],
     )
+    planned = any(each["scoped_points"] or each["dependent_points"] for each in found.values())
+    yield Table(
+        "quality",
+        "What the skeletons said of their points",
+        "Waves: a point starts when the points that it builds on are written, so points come in one or more waves. "
+        "Skeleton: the share of an answer's seconds in which its skeleton was written. Means.",
+        ["Way", "Points", "With what they cover", "Building on others", "Waves", "Skeleton"],
+        [
+            [
+                *(way, number(each["points"]), number(each["scoped_points"]), number(each["dependent_points"])),
+                *(number(each["waves"]), _percent(each["plan_share"])),
+            ]
+            for way, each in found.items()
+            if planned and each["points"]
+        ],
+    )
     routes = list(dict.fromkeys(route for each in found.values() for route in each["routes"]))
     yield Table(
         "quality",
