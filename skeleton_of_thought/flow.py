@@ -260,7 +260,7 @@ class AnswerFlow(FailingFlow):
         structured = self._structured and attempt == 1
         settings, planning = self.settings, self._planning
         prompt = self._prompts.skeleton(structured=structured, planning=planning)
-        self._open("skeleton", prompt, attempt=attempt, structured=structured)
+        self._open("skeleton", prompt, attempt=attempt, structured=structured, planning=planning)
         size, depth = (settings.min_points, settings.max_points), (settings.max_depth, settings.max_parents)
         reading = SkeletonWriting(*size, prompt.prefill, planning, *depth)
         self._draft.planning = planning
