@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -23,12 +25,13 @@ from langchain_sot.models.resolution import AnswerModels, ResolvedModel, unbind,
 from langchain_sot.models.servers import begin_turn, with_timeout
 from langchain_sot.models.streams import aopen_stream, open_stream
 from langchain_sot.models.text_calls import acomplete, as_string, complete
+from langchain_sot.results import plan_facts
 from langchain_sot.skeleton_schema import StructuredReply, ask_structured
 from skeleton_of_thought.adapters.hints import engine_settings, token_limit
 from skeleton_of_thought.adapters.replies import ReplyEnd, aclose_stream, close_stream
 from skeleton_of_thought.drive import AsyncTogether, Together
 from skeleton_of_thought.together import Whole
-from skeleton_of_thought.types import Call, Prompt, Reply, Usage
+from skeleton_of_thought.types import Call, Planning, Prompt, Reply, Usage
 
 if TYPE_CHECKING:
     from langchain_sot.local.chat_transformers import ChatTransformers
@@ -39,13 +42,21 @@ __all__ = ["ModelCalls", "ReplyReader"]
 # --- calls ---
 
 
-def call_config(config: RunnableConfig, call: Call) -> RunnableConfig:
-    """The config of one call: a child run with the stage as its name, and the point in its metadata."""
+def call_config(config: RunnableConfig, call: Call, waves: dict[int, int]) -> RunnableConfig:
+    """The config of one call: a child run with the stage as its name, and the point in its metadata.
+
+    Args:
+        config: The config of the answer's children.
+        call: The call.
+        waves: The waves of the answer's points so far, see `langchain_sot.results.plan_facts`.
+    """
     metadata: dict[str, Any] = {"sot_stage": call.stage}
     name: str = "answer" if call.stage == "direct" else call.stage
     if call.point is not None:
         name = f"point {call.point.index}: {call.point.title}"
         metadata |= {"sot_point": call.point.index, "sot_attempt": call.attempt}
+        if waves or call.point.scope or call.point.depends_on:
+            metadata |= {f"sot_{fact}": value for fact, value in plan_facts(call.point, waves).items()}
     tags = sorted({*(config.get("tags") or ()), f"sot:{call.stage}"})
     return {**config, "run_name": name, "tags": tags, "metadata": {**(config.get("metadata") or {}), **metadata}}
 
@@ -60,7 +71,7 @@ class _Request:
         config: The config of its run.
         kwargs: Its keyword arguments.
         model: The resolved model behind `llm`.
-        structured: Whether it asks for data.
+        structured: The kind of skeleton that it asks for as data; None if it asks for text.
     """
 
     llm: Runnable[Any, Any]
@@ -68,7 +79,7 @@ class _Request:
     config: RunnableConfig
     kwargs: Mapping[str, Any]
     model: ResolvedModel
-    structured: bool = False
+    structured: Planning | None = None
 
     def stream(self) -> Iterator[Any]:
         """Starts the call. Closing the iterator closes the model's own stream."""
@@ -98,6 +109,7 @@ class ModelCalls:
         configs: The config for the calls of each flow: a child of its root run.
         streamed: The stages whose text is wanted while it is written; the others are one `invoke` each,
             which caches may answer. String LLMs get all of those that start together in one `generate`.
+        waves: The waves of each flow's points so far, for their runs; see `langchain_sot.results.plan_facts`.
         direct: The models' messages of direct answers, by the flow's position: they may have more than text. Of a
             streamed answer it is the message without its text.
     """
@@ -107,6 +119,7 @@ class ModelCalls:
     configs: Sequence[RunnableConfig]
     streamed: frozenset[str]
     direct: dict[int, AIMessage] = field(default_factory=dict)
+    waves: defaultdict[int, dict[int, int]] = field(default_factory=partial(defaultdict, dict))
 
     # --- one call ---
 
@@ -225,7 +238,7 @@ class ModelCalls:
         prompt = call.prompt
         assert prompt is not None, "the driver calls routers itself"
         model = self.models[position].of(call.stage)
-        config = with_bindings(model.bindings, call_config(self.configs[position], call))
+        config = with_bindings(model.bindings, call_config(self.configs[position], call, self.waves[position]))
         llm, kwargs = model.llm, model.kwargs
         if model.has_turn_flags and not prompt.prefill:
             llm, kwargs = begin_turn(llm, config, kwargs)
@@ -243,7 +256,7 @@ class ModelCalls:
         if call.structured and (structured := _structured(llm, kwargs, call, model)) is not None:
             llm, bindings, kwargs = unbind(structured, {})
             config = with_bindings(bindings, config)
-            return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=True)
+            return _Request(llm, convert_messages(prompt), config, kwargs, model, structured=call.planning)
         if model.native:
             kwargs = _native(kwargs, call, cast("ChatTransformers", model.model))
         if model.text:
@@ -261,7 +274,7 @@ def _structured(
         # A model that ignores the schema writes until its limit.
         own = kwargs.get("max_tokens", cast("ChatTransformers", model.model).max_tokens)
         kwargs = {**kwargs, "max_tokens": token_limit(call, own, chosen=True)}
-    return ask_structured(llm, kwargs)
+    return ask_structured(llm, kwargs, call.planning)
 
 
 def _native(kwargs: Mapping[str, Any], call: Call, model: ChatTransformers) -> dict[str, Any]:
@@ -307,12 +320,12 @@ class ReplyReader:
     Args:
         end: Collects the end of the reply.
         echo: The prompt, which some models repeat before their reply, such as `HuggingFacePipeline`.
-        structured: Whether data was asked for: the text is then known only at the end (`rest`).
+        structured: The kind of skeleton that was asked for as data: the text is then known only at the end (`rest`).
     """
 
-    def __init__(self, end: ReplyEnd, echo: str = "", *, structured: bool = False) -> None:
+    def __init__(self, end: ReplyEnd, echo: str = "", *, structured: Planning | None = None) -> None:
         self._echo = echo
-        self._structured = StructuredReply() if structured else None
+        self._structured = None if structured is None else StructuredReply(structured)
         self.end_of_reply = end
 
     def add(self, chunk: Any) -> str:
@@ -359,7 +372,7 @@ class ReplyReader:
     @property
     def rest(self) -> str:
         """The text of a reply that was asked for data and has none."""
-        if self._structured is None or self._structured.titles is not None:
+        if self._structured is None or self._structured.titles is not None or self._structured.plan is not None:
             return ""
         return self._structured.text
 
@@ -369,4 +382,7 @@ class ReplyReader:
         Raises:
             ConnectionError: The stream broke off.
         """
-        return self.end_of_reply.reply(None if self._structured is None else self._structured.titles)
+        if self._structured is None:
+            return self.end_of_reply.reply()
+        plan, reply = self._structured.plan, self.end_of_reply.reply(self._structured.titles)
+        return reply if plan is None else replace(reply, plan=plan)

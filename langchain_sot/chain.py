@@ -6,6 +6,7 @@ import operator
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, Self, get_type_hints
 
@@ -26,15 +27,16 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from langchain_sot.entry import FlowRunnable
-from langchain_sot.plan import AnswerPlan
+from langchain_sot.plan import STAGES, AnswerPlan, make_plan
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet, how_long, how_many
 from skeleton_of_thought.routers.base import check_router
 from skeleton_of_thought.settings import Settings, first_by_position
-from skeleton_of_thought.types import Answer, Point, Skeleton
+from skeleton_of_thought.types import Answer, Point, Role, Skeleton
 
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
+    from skeleton_of_thought.plan_memory import PlanMemory
 
     from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.expansion import PointExpansion
@@ -49,27 +51,29 @@ if TYPE_CHECKING:
 __all__ = ["SkeletonOfThoughtChain"]
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
-_TEMPLATES = ("skeleton_prompt", "point_prompt", "merge_prompt")
+_TEMPLATES = tuple(f"{stage}_prompt" for stage in STAGES)
 _OTHERS = ("llm", "point_llm", "router", "prompts", "skeleton_mode", "prefill", "adopt", "retriever", "retrieval")
 _planned_fields = operator.attrgetter(*_OTHERS, *_TEMPLATES, *_SETTINGS)
 """Reads the fields of a chain that its plan is made of."""
 
-_MOST_ROUTERS = 8
-"""The most routers that one chain and its copies keep."""
+_MOST_MODELS = 8
+"""The most models, or pairs of models, of which one chain and its copies remember something."""
 
 
 class PlanCache:
-    """The last plan of a chain and its copies, and their routers for `router="auto"`, one for each pair of models.
+    """The last plan of a chain and its copies, and what they have learned of their models.
 
-    Each router learns how fast its models are. Copies of a chain, such as those that an agent's middleware makes for
-    each request, share the router of the same models. None of this is part of a chain's value: all caches compare
-    equal, and a pickled or deep-copied one starts empty.
+    That is a router for `router="auto"` for each pair of models, which learns how fast they are, and a memory of the
+    plans of each model for `planning="auto"`. Copies of a chain, such as those that an agent's middleware makes for
+    each request, share both for the same models. None of this is part of a chain's value: all caches compare equal,
+    and a pickled or deep-copied one starts empty.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last: tuple[tuple[Any, ...], AnswerPlan] | None = None
         self._routers: list[tuple[tuple[Any, Any, int], AutoRouter]] = []
+        self._memories: list[tuple[Any, PlanMemory]] = []
 
     def plan(self, values: tuple[Any, ...], make: Callable[[], AnswerPlan]) -> AnswerPlan:
         """The plan that was made of these very values, or a new one."""
@@ -92,8 +96,20 @@ class PlanCache:
                     return router
             router = AutoRouter(guard=CostGuard(max_points=max_points))
             # The entry keeps the models alive: a new object could get the identity of a collected one.
-            self._routers = [((llm, point_llm, max_points), router), *self._routers[: _MOST_ROUTERS - 1]]
+            self._routers = [((llm, point_llm, max_points), router), *self._routers[: _MOST_MODELS - 1]]
             return router
+
+    def memory(self, llm: Any) -> PlanMemory:
+        """What is known of the plans of this model."""
+        from skeleton_of_thought.plan_memory import PlanMemory
+
+        with self._lock:
+            for known, memory in self._memories:
+                if known is llm:
+                    return memory
+            memory = PlanMemory()
+            self._memories = [(llm, memory), *self._memories[: _MOST_MODELS - 1]]
+            return memory
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PlanCache)
@@ -138,9 +154,9 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     - any other key for a placeholder of that name in the chain's own templates. A key that nothing uses is an error.
 
     The output is a dict with `question`, `route`, `skeleton`, `points`, `answer`, `errors`, `usage` and others (see
-    `AnswerDict`). Streams yield chunks that add up to it: `chain.pick("answer").stream(...)` gives the text in document
-    order, `chain.pick("points")` all points as they grow. A point that is written anew, or whose text so far turns out
-    to be the model's reasoning, sends a `Restart`.
+    `AnswerDict`; with a plan or roles: `PlannedAnswerDict`). Streams yield chunks that add up to it:
+    `chain.pick("answer").stream(...)` gives the text in document order, `chain.pick("points")` all points as they grow.
+    A point that is written anew, or whose text so far turns out to be the model's reasoning, sends a `Restart`.
 
     `config["max_concurrency"]` bounds the open calls of a whole `invoke`, `stream` or `batch`. Without it all points
     of one answer are in flight at once. A batch then opens as many calls as one of its answers needs, or, if that is
@@ -164,9 +180,14 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         prompts: The prompts; None for the project's own.
         skeleton_prompt: A template, or a string with placeholders, in place of the skeleton prompt:
             `question`, `context`, `max_points`, `how_many`, `words`, `how_long`. Keys of the input fill all others.
-        point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title` too.
+        point_prompt: The same for the point prompt, with `skeleton`, `titles`, `count`, `index`, `title`, `scope`,
+            `parents` too.
         merge_prompt: The same for the prompt of the merge, with `skeleton`, `titles`, `count`, `draft` too: `draft` is
             the points, joined.
+        scoped_prompt: The skeleton prompt with `planning="scoped"`; placeholders as for `skeleton_prompt`.
+        graph_prompt: The same with `planning="graph"`.
+        opening_prompt: The same for the prompt of the opening; placeholders as for `merge_prompt`.
+        closing_prompt: The same for the prompt of the closing.
         skeleton_mode: "text": the skeleton is read from the model's text. "structured": `with_structured_output` asks
             for it as data. Models without it, and replies that do not fit the schema, are read as text.
         prefill: Whether the model gets the start of its turn, as a last message of the assistant. "auto": for models
@@ -181,9 +202,10 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     The other settings are described at `skeleton_of_thought.settings.Settings`.
 
-    In a trace the calls are runs named `retrieve`, `skeleton`, `point 3: Take breaks`, `merge` and `answer` (direct),
-    tagged `sot:skeleton` and so on, with `sot_stage`, `sot_point` and `sot_attempt` in their metadata. The chain's own
-    run has the custom events that `langchain_sot.custom_events` lists.
+    In a trace the calls are runs named `retrieve`, `skeleton`, `point 3: Take breaks`, `opening`, `closing`, `merge`
+    and `answer` (direct), tagged `sot:skeleton` and so on, with `sot_stage`, `sot_point` and `sot_attempt` in their
+    metadata; of a planned point also with `sot_scope`, `sot_depends_on` and `sot_wave`, where the plan gives them. The
+    chain's own run has the custom events that `langchain_sot.custom_events` lists.
 
     Raises:
         ValueError: A setting, prompt or router that cannot work.
@@ -200,10 +222,22 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     skeleton_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     point_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     merge_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    scoped_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    graph_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    opening_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    closing_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     skeleton_mode: Literal["text", "structured"] = "text"
     max_points: int = 10
     min_points: int = 1
-    eager: bool = False
+    eager: bool | Literal["auto"] = False
+    planning: Literal["titles", "scoped", "graph", "auto"] = "titles"
+    max_depth: int = 2
+    max_parents: int = 8
+    on_parent_error: Literal["write", "fail"] = "write"
+    opening: bool | Literal["restart"] = False
+    closing: bool = False
+    rewrite_overlap: bool = False
+    max_overlap: float = Settings.max_overlap
     on_empty_skeleton: Literal["direct", "raise"] = "direct"
     on_point_error: Literal["raise", "placeholder"] = "raise"
     placeholder: str = Settings.placeholder
@@ -261,7 +295,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         private = (state.get("__pydantic_private__") or {}).items()
         known = {name: value for name, value in private if name in self.__private_attributes__}
         values = {name: getattr(Settings, name) for name in _SETTINGS}
-        values |= {"retriever": None, "retrieval": None, **state["__dict__"]}
+        values |= {**dict.fromkeys((*_TEMPLATES, "retriever", "retrieval")), **state["__dict__"]}
         super().__setstate__({**state, "__dict__": values, "__pydantic_private__": {**known, "_plans": PlanCache()}})
 
     # --- how answers are made ---
@@ -273,82 +307,53 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
             skeleton: Points that are known already: only they are written.
         """
         if skeleton is not None:
-            return self._make_plan(skeleton)
-        return self._plans.plan(_planned_fields(self), self._make_plan)
-
-    def _make_plan(self, skeleton: Skeleton | None = None) -> AnswerPlan:
-        router, is_auto = self.router, isinstance(self.router, str)
-        if is_auto:
-            router = self._plans.auto_router(self.llm, self.point_llm, self.max_points)
-        prompts, templates = self.prompts or PromptSet(), [getattr(self, name) for name in _TEMPLATES]
-        more: dict[str, Any] = {}
-        own = [name for name, template in zip(_TEMPLATES, templates, strict=True) if template is not None]
-        if own or self.prompts is not None:
-            from langchain_sot.inputs import find_placeholders
-            from langchain_sot.templates import prompt_set
-
-            prompts = prompt_set(prompts, *templates)
-            more["placeholders"] = find_placeholders(prompts, [name.removesuffix("_prompt") for name in own])
-        if self.retriever is not None or self.retrieval is not None:
-            from langchain_sot.retrieval import as_retriever, check_retrieval
-
-            more["retrieval"] = check_retrieval(self.retriever, self.retrieval)
-            more["retriever"] = None if self.retriever is None else as_retriever(self.retriever)
-        settings = {name: getattr(self, name) for name in _SETTINGS}
-        if skeleton is not None:  # its points stay apart: the caller gets each of them
-            settings["merge"] = False
-        return AnswerPlan(
-            llm=self.llm,
-            point_llm=self.point_llm if self.point_llm is not None else self.llm,
-            prompts=prompts,
-            settings=Settings(**settings),
-            router=router,
-            routes_by_runs=router is not None and not is_auto,
-            prefill=self.prefill,
-            structured=self.skeleton_mode == "structured",
-            skeleton=skeleton,
-            adopts=self.adopt,
-            **more,
-        )
+            return make_plan(self, self._plans, skeleton)
+        return self._plans.plan(_planned_fields(self), partial(make_plan, self, self._plans))
 
     def _output(self, answer: Answer) -> dict[str, Any]:
         from langchain_sot.results import answer_dict
 
-        return answer_dict(answer)
+        return answer_dict(answer, planned=self.plan().planned)
 
     def _chunks(self, parsed: ParsedInput) -> AnswerChunks:
         from langchain_sot.results import AnswerChunks
 
+        question, planned = parsed.conversation.question, self.plan().planned
         if parsed.keyed is None or parsed.keyed.found is None:
-            return AnswerChunks(parsed.conversation.question)
+            return AnswerChunks(question, planned=planned)
         from langchain_sot.inputs import merged_documents
 
-        return AnswerChunks(parsed.conversation.question, merged_documents([parsed.keyed.found.sources]))
+        return AnswerChunks(question, merged_documents([parsed.keyed.found.sources]), planned=planned)
 
     # --- its parts, for chains of your own ---
 
     def get_skeleton_prompt(self) -> ChatPromptTemplate:
         """The skeleton prompt as a template with `question` (and optionally `chat_history`).
 
-        `chain.get_skeleton_prompt() | llm | SkeletonOutputParser()` gives the titles of a skeleton.
+        `chain.get_skeleton_prompt() | llm | SkeletonOutputParser(planning=chain.planning)` gives the titles of a
+        skeleton.
         """
-        return self._chat_prompt("skeleton")
+        return self._chat_prompt({"scoped": "scoped", "graph": "graph"}.get(self.planning, "skeleton"))
 
     def get_point_prompt(self) -> ChatPromptTemplate:
         """The point prompt as a template; its `input_variables` are the values that it needs."""
-        return self._chat_prompt("point")
+        return self._chat_prompt("planned_point" if self.planning in ("scoped", "graph") else "point")
 
     def get_merge_prompt(self) -> ChatPromptTemplate:
         """The prompt of the merge as a template; its `input_variables` are the values that it needs."""
         return self._chat_prompt("merge")
 
+    def get_role_prompt(self, role: Role) -> ChatPromptTemplate:
+        """The prompt of the opening or the closing as a template."""
+        return self._chat_prompt(role)
+
     def _chat_prompt(self, name: str) -> ChatPromptTemplate:
-        from langchain_sot.templates import chat_prompt
+        from langchain_sot.templates import chat_prompt, stage_template
 
         points, words = self.max_points, self.point_words
         known = {"max_points": str(points), "how_many": how_many(points)}
         known |= {"words": str(words), "how_long": how_long(words)}
-        return chat_prompt(getattr(self.plan().prompts, name), **known)
+        return chat_prompt(stage_template(self.plan().prompts, name), **known)
 
     def expansion(self, points: Skeleton | Sequence[str | Point]) -> PointExpansion:
         """A `RunnableParallel` that writes these points: same inputs, output `{"1": text, "2": text, ...}`.
@@ -406,13 +411,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
 
     @property
     def OutputType(self) -> Any:
-        """`AnswerDict`."""
-        from langchain_sot.results import AnswerDict
+        """`AnswerDict`, or `PlannedAnswerDict`."""
+        from langchain_sot.results import AnswerDict, PlannedAnswerDict
 
-        return AnswerDict
+        return PlannedAnswerDict if self.plan().planned else AnswerDict
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """`AnswerDict` as a model with a field for each key."""
+        """The type of the output as a model with a field for each key."""
         fields: dict[str, Any] = {name: (kind, ...) for name, kind in get_type_hints(self.OutputType).items()}
         return create_model(self.get_name("Output"), **fields)
 
@@ -424,7 +429,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return get_unique_config_specs(spec for part in parts for spec in part.config_specs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
-        """Input, retrieval, skeleton, points, merge and output, with the direct route beside them."""
+        """Input, retrieval, skeleton, points, roles, merge and output, with the direct route beside them."""
         from langchain_sot.plan import chain_graph
 
         return chain_graph(self, config)

@@ -47,6 +47,8 @@ __all__ = ["AnswerBatch", "AnswerRunnable", "FlowRunnable"]
 
 _Configs = Sequence[RunnableConfig]
 _Kwargs = Mapping[str, Any]
+_WRITTEN = frozenset({"skeleton", "point", "opening", "closing", "merge", "direct"})
+"""The stages whose text a model writes."""
 
 
 class AnswerRunnable(WholeAnswers[Output]):
@@ -272,9 +274,12 @@ class AnswerBatch:
             if own.serial:
                 limit = 1
         # An eager skeleton is read while it is written, whoever waits for the answer.
-        streamed = {"skeleton", "point", "merge", "direct"} if live else {"skeleton"} if plan.settings.eager else ()
+        eager = plan.settings.eager
+        if eager == "auto":
+            eager = any(map(_eager_pays, chosen))
         self._calls: ModelCalls | RetrievingCalls
-        self._calls = ModelCalls(chosen, self.inputs, children, frozenset(streamed))
+        streamed = _WRITTEN if live else frozenset({"skeleton"} if eager else ())
+        self._calls = ModelCalls(chosen, self.inputs, children, streamed)
         self._limit: int | Share | None = limit
         if budget is not None or (limit is None and len(self._flows) > 1):
             self._limit = plan.share(budget, chosen, self._calls.together, limit)
@@ -296,6 +301,11 @@ class AnswerBatch:
 
             prompts = filled_prompts(plan, parsed)
         found = None if keyed is None else keyed.found
+        more: dict[str, Any] = {}
+        if plan.settings.eager == "auto":
+            more["eager_pays"] = _eager_pays(models)
+        if plan.plans is not None:
+            more["plans"] = plan.plans
         if plan.router is not None and plan.skeleton is None:
             router = plan.router
             if plan.routes_by_runs or not learns:
@@ -314,6 +324,7 @@ class AnswerBatch:
             structured=plan.structured and ask_structured(models.llm.llm, models.llm.kwargs) is not None,
             retrieval=plan.retrieval if found is None else "none",
             found=found,
+            **more,
         )
 
     def direct(self, position: int) -> AIMessage | None:
@@ -350,6 +361,13 @@ class AnswerBatch:
 
             run, open_call = lifting(run, open_call)
         return run(self._flows, open_call, together=together, max_concurrency=self._limit)
+
+
+def _eager_pays(models: AnswerModels) -> bool:
+    """What `eager="auto"` means for the model of the points where no text is shown before the answer is complete."""
+    from skeleton_of_thought.adapters.engines import EAGER_PAYS_LOCALLY
+
+    return EAGER_PAYS_LOCALLY or not models.point_llm.native
 
 
 def _reporter(config: RunnableConfig) -> CustomEventReporter | None:

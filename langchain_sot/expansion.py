@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from langchain_core.output_parsers import StrOutputParser
@@ -34,14 +34,22 @@ def as_skeleton(points: Skeleton | Sequence[str | Point]) -> Skeleton:
     elif isinstance(points, str):
         raise InvalidInput("points is one string, but must be a list of titles: parse it with parse_skeleton first.")
     else:
-        titles = [point.title if isinstance(point, Point) else point for point in points]
-        skeleton = Skeleton(tuple(Point(i, title) for i, title in enumerate(titles, 1)))
+        numbers = {point.index: i for i, point in enumerate(points, 1) if isinstance(point, Point)}
+        skeleton = Skeleton(tuple(_numbered(i, point, numbers) for i, point in enumerate(points, 1)))
     if not skeleton.points:
         raise InvalidInput("There are no points to write: give at least one title.")
     for point in skeleton.points:
         if not isinstance(point.title, str) or not point.title.strip():
             raise InvalidInput(f"Point {point.index} has no title: {point.title!r}.")
     return skeleton
+
+
+def _numbered(index: int, point: str | Point, numbers: Mapping[int, int]) -> Point:
+    """The point with its place in the list as its number; `numbers` has these places by the points' own numbers."""
+    if not isinstance(point, Point):
+        return Point(index, point)
+    parents = tuple(numbers[parent] for parent in point.depends_on if parent in numbers)
+    return replace(point, index=index, depends_on=parents)
 
 
 class PointExpansion(FlowRunnable, RunnableParallel[Any]):

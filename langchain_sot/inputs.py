@@ -266,6 +266,13 @@ class OwnPlaceholders:
     names: frozenset[str]
 
 
+_KINDS = {stage: stage for stage in PLACEHOLDERS} | {
+    **{"scoped": "skeleton", "graph": "skeleton", "planned_point": "point"},
+    **{"opening": "merge", "closing": "merge"},
+}
+"""The stages of a `PromptSet`, with the stage whose placeholders each has."""
+
+
 def find_placeholders(prompts: PromptSet, own: Iterable[str]) -> dict[str, OwnPlaceholders]:
     """The placeholders of the caller's own, by the names of the prompts that have any.
 
@@ -275,8 +282,8 @@ def find_placeholders(prompts: PromptSet, own: Iterable[str]) -> dict[str, OwnPl
             `PromptSet`, which serves other frameworks too, has an empty one.
     """
     found = {}
-    for stage, known in PLACEHOLDERS.items():
-        template = getattr(prompts, stage)
+    for stage, kind in _KINDS.items():
+        template, known = getattr(prompts, stage), PLACEHOLDERS[kind]
         if isinstance(template, LangChainTemplate):
             placeholders = OwnPlaceholders(*template.own_placeholders(known - {"context"}))
         elif isinstance(template, PromptTemplate):
@@ -345,9 +352,15 @@ def _given(keyed: KeyedInput) -> str:
 
 def _needed_stages(plan: AnswerPlan, keyed: KeyedInput) -> list[str]:
     """The prompts with placeholders that the answer may need."""
+    settings, asked = plan.settings, plan.skeleton is None
     unneeded = {
-        "skeleton": plan.skeleton is not None,
-        "merge": not plan.settings.merge,
+        "skeleton": not asked or settings.planning in ("scoped", "graph"),
+        "scoped": not asked or settings.planning not in ("scoped", "auto"),
+        "graph": not asked or settings.planning not in ("graph", "auto"),
+        "planned_point": asked and settings.planning == "titles",
+        "opening": not settings.opening,
+        "closing": not settings.closing,
+        "merge": not settings.merge,
         "direct": keyed.found is None and plan.retriever is None,
     }
     return [stage for stage in plan.placeholders if not unneeded.get(stage)]

@@ -21,6 +21,7 @@ from skeleton_of_thought.events import (
     PointDone,
     PointFound,
     PointRestarted,
+    RoleDone,
     Routed,
     SkeletonDone,
     SkeletonRestarted,
@@ -32,6 +33,7 @@ __all__ = [
     "AnswerChunks",
     "AnswerDict",
     "Chunks",
+    "PlannedAnswerDict",
     "PointChunks",
     "Restart",
     "RestartDict",
@@ -39,6 +41,7 @@ __all__ = [
     "answer_dict",
     "end_dict",
     "errors_dict",
+    "plan_facts",
     "points_dict",
     "sources_list",
 ]
@@ -55,7 +58,7 @@ class AnswerDict(TypedDict):
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
         errors: Error messages by point number; the merge's error under "merge" (the answer is then the points as they
-            are). Empty without a failure.
+            are), those of the roles under "opening" and "closing". Empty without a failure.
         sources: The documents that the prompts show: those of the input's `context`, or all that were retrieved, each
             once, in the order of the points. Empty for a context that is text.
         point_sources: With retrieval per point: the documents for each point by its number, best first.
@@ -89,6 +92,23 @@ class AnswerDict(TypedDict):
     timings: dict[str, Any]
 
 
+class PlannedAnswerDict(AnswerDict):
+    """The output of a chain with `planning`, `opening` or `closing`.
+
+    Attributes:
+        planning: The kind of skeleton that was asked for: `"titles"`, `"scoped"` or `"graph"`.
+        plan: The points as plain data: `index`, `title`, `scope`, `depends_on`, `words`, and the `wave` in which each
+            is written, from 1. Empty for a direct answer.
+        opening: The sentences before the points; empty where there are none.
+        closing: The conclusion after them; empty where there is none.
+    """
+
+    planning: str
+    plan: list[dict[str, Any]]
+    opening: str
+    closing: str
+
+
 class Restart(str):
     """A chunk of text that replaces what came before it, where plain text is appended.
 
@@ -99,8 +119,8 @@ class Restart(str):
         'A whole sentence.'
 
     Code that shows `points` live can test for it with `isinstance(chunk, Restart)`. The `answer` is restarted only
-    if `merge=True` and the merge breaks in the middle of its text (the joined points follow), or if reasoning was
-    shown. JSON and pickle see a plain string.
+    if `merge=True` and the merge breaks in the middle of its text (the joined points follow), if reasoning was shown,
+    or with `opening="restart"`. JSON and pickle see a plain string.
     """
 
     __slots__ = ()
@@ -146,8 +166,14 @@ class RestartDict(AddableDict):
         return AddableDict, (dict(self),)
 
 
-def answer_dict(answer: Answer) -> dict[str, Any]:
-    """An answer as the chain returns it."""
+def answer_dict(answer: Answer, *, planned: bool = False) -> dict[str, Any]:
+    """An answer as the chain returns it.
+
+    Args:
+        answer: The answer.
+        planned: Whether the output is a `PlannedAnswerDict`.
+    """
+    roles = {"opening": answer.opening, "closing": answer.closing}
     return {
         "question": answer.question,
         "route": answer.route,
@@ -158,6 +184,7 @@ def answer_dict(answer: Answer) -> dict[str, Any]:
         "errors": errors_dict(answer),
         "sources": sources_list(answer),
         "point_sources": {str(e.point.index): list(e.sources) for e in answer.expansions if e.sources},
+        **({"planning": answer.planning, "plan": answer.skeleton.plan, **roles} if planned else {}),
         **end_dict(answer),
     }
 
@@ -182,10 +209,12 @@ def end_dict(answer: Answer) -> dict[str, Any]:
 
 
 def errors_dict(answer: Answer) -> dict[str, str]:
-    """Error messages by point number; the merge's error under "merge"."""
+    """Error messages by point number; those of the merge and of the roles under their names."""
     errors = {str(index): error_text(error) for index, error in answer.errors.items()}
     if answer.merge_error is not None:
         errors["merge"] = error_text(answer.merge_error)
+    for role, error in answer.role_errors.items():
+        errors[role] = error_text(error)
     return errors
 
 
@@ -202,6 +231,21 @@ def sources_list(answer: Answer) -> list[Document]:
 def points_dict(answer: Answer) -> dict[str, str]:
     """The text of each point by its number."""
     return {str(e.point.index): e.text for e in answer.expansions}
+
+
+def plan_facts(point: Point, waves: dict[int, int]) -> dict[str, Any]:
+    """What the plan says of a point besides its title: `scope`, `depends_on` and `wave`, each where it is set.
+
+    Args:
+        point: The point.
+        waves: The waves of the points after the first wave, by index; gets that of this point.
+    """
+    facts: dict[str, Any] = {"scope": point.scope} if point.scope else {}
+    waves.pop(point.index, None)  # of a point of a skeleton that is void
+    if point.depends_on:
+        waves[point.index] = 1 + max(waves.get(parent, 1) for parent in point.depends_on)
+        facts |= {"depends_on": list(point.depends_on), "wave": waves[point.index]}
+    return facts
 
 
 class Chunks(Protocol):
@@ -222,11 +266,13 @@ class AnswerChunks:
     Args:
         question: The question's text.
         sources: The documents of the input's context.
+        planned: Whether they add up to a `PlannedAnswerDict`.
     """
 
-    def __init__(self, question: str, sources: Sequence[Any] = ()) -> None:
+    def __init__(self, question: str, sources: Sequence[Any] = (), *, planned: bool = False) -> None:
         self._question = question
         self._sources = list(sources)
+        self._planned = planned
         self._has_point_sources = False
         self._begun = self._again = False
         self._decision: RouteDecision | None = None
@@ -243,6 +289,8 @@ class AnswerChunks:
                 self._decision = decision
             case PointFound(point):
                 return self._begin("skeleton", point)
+            case SkeletonDone(skeleton) if self._planned:
+                return AddableDict(plan=skeleton.plan)
             case SourcesFound(point, sources) if sources:
                 return self._found(point, sources)
             case SkeletonRestarted():
@@ -255,8 +303,14 @@ class AnswerChunks:
                 return AddableDict(errors=AddableDict({str(point.index): error_text(error)}))
             case MergeDone(_, Exception() as error):
                 return AddableDict(errors=AddableDict(merge=error_text(error)))
+            case RoleDone(role, text, error):
+                return AddableDict(
+                    {role: text} if error is None else {"errors": AddableDict({role: error_text(error)})}
+                )
             case AnswerDone(answer):
                 end = AddableDict(end_dict(answer))
+                if self._planned:
+                    end["planning"] = answer.planning
                 if self._has_point_sources:  # points find theirs in any order, and some of them find the same
                     end = AddableDict(sources=sources_list(answer)[len(self._sources) :]) + end
                 chunk = end if self._begun else self._begin(answer.route) + end
@@ -294,6 +348,7 @@ class AnswerChunks:
             errors=AddableDict(),
             sources=[] if self._again else self._sources,
             point_sources=AddableDict(),
+            **(AddableDict(planning="", plan=[], opening="", closing="") if self._planned else {}),
             finish_reason=None,
             finish_reasons=AddableDict(),
             usage=AddableDict(),
@@ -312,6 +367,7 @@ class AnswerChunks:
             answer=Restart(""),
             errors=RestartDict(),
             point_sources=RestartDict(),
+            **({"plan": RestartList()} if self._planned else {}),
         )
 
 

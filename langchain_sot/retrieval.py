@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from langchain_sot.inputs import context_of
 from langchain_sot.models.open_runs import ended_runs
+from langchain_sot.results import plan_facts
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Call, Point, Reply, Retrieval
 
@@ -70,12 +71,22 @@ def point_query(question: str, point: Point | None) -> str:
     return question if point is None else f"{point.title} ({question})"
 
 
-def call_config(config: RunnableConfig, point: Point | None = None, attempt: int = 1) -> RunnableConfig:
-    """The config of one retrieval: a child run, named after the point where there is one."""
+def call_config(
+    config: RunnableConfig, point: Point | None = None, attempt: int = 1, waves: dict[int, int] | None = None
+) -> RunnableConfig:
+    """The config of one retrieval: a child run, named after the point where there is one.
+
+    Args:
+        config: The config of the answer's children.
+        point: The point that is retrieved for.
+        attempt: 1, 2, ...
+        waves: The waves of the answer's points so far, see `langchain_sot.results.plan_facts`.
+    """
     name, metadata = "retrieve", {**(config.get("metadata") or {}), "sot_stage": "sources"}
     if point is not None:
         name = f"retrieve for point {point.index}: {point.title}"
         metadata |= {"sot_point": point.index, "sot_attempt": attempt}
+        metadata |= {f"sot_{fact}": value for fact, value in plan_facts(point, {} if waves is None else waves).items()}
     tags = [*(config.get("tags") or []), "sot:sources"]
     return {**config, "run_name": name, "tags": tags, "metadata": metadata}
 
@@ -140,5 +151,5 @@ class RetrievingCalls:
 
     def _request(self, call: Call, position: int) -> tuple[str, RunnableConfig]:
         question = self.calls.inputs[position].conversation.question
-        config = call_config(self.calls.configs[position], call.point, call.attempt)
+        config = call_config(self.calls.configs[position], call.point, call.attempt, self.calls.waves[position])
         return point_query(question, call.point), config

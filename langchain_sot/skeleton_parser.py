@@ -9,6 +9,7 @@ from langchain_core.output_parsers import BaseTransformOutputParser
 from pydantic import Field
 
 from skeleton_of_thought.parsing.parser import SkeletonParser, parse_skeleton
+from skeleton_of_thought.types import Planning
 
 __all__ = ["SkeletonOutputParser"]
 
@@ -28,9 +29,12 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
 
     Attributes:
         max_points: The most titles to return; None for all.
+        planning: The kind of skeleton that the text is. What its lines say besides titles is left out of these;
+            `skeleton_of_thought.parsing.parse_skeleton` gives it.
     """
 
     max_points: int | None = Field(default=None, ge=1)
+    planning: Planning = "titles"
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -48,10 +52,10 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
 
     def parse(self, text: str) -> list[str]:
         """The titles of all points in `text`."""
-        return list(parse_skeleton(text, self.max_points).titles)
+        return list(parse_skeleton(text, self.max_points, planning=self.planning).titles)
 
     def _transform(self, input: Iterator[str | BaseMessage]) -> Iterator[list[str]]:
-        titles = _Titles(self.max_points)
+        titles = _Titles(self.max_points, self.planning)
         for chunk in input:
             for found in titles.feed(chunk):
                 yield found
@@ -59,7 +63,7 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
             yield found
 
     async def _atransform(self, input: AsyncIterator[str | BaseMessage]) -> AsyncIterator[list[str]]:
-        titles = _Titles(self.max_points)
+        titles = _Titles(self.max_points, self.planning)
         async for chunk in input:
             for found in titles.feed(chunk):
                 yield found
@@ -70,8 +74,8 @@ class SkeletonOutputParser(BaseTransformOutputParser[list[str]]):
 class _Titles:
     """The titles that are new with each chunk, each as a list of its own."""
 
-    def __init__(self, max_points: int | None) -> None:
-        self._parser = SkeletonParser(max_points)
+    def __init__(self, max_points: int | None, planning: Planning) -> None:
+        self._parser = SkeletonParser(max_points, planning=planning)
         self._count = 0
 
     def feed(self, chunk: str | BaseMessage) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.messages import BaseMessage
 from langchain_core.prompts import (
@@ -23,7 +23,7 @@ from skeleton_of_thought.prompts import ALIASES, PLACEHOLDERS, PromptSet, Prompt
 from skeleton_of_thought.templates import unknown_placeholders, with_history, with_system
 from skeleton_of_thought.types import Conversation, Message, Prompt
 
-__all__ = ["HISTORY_NAMES", "LangChainTemplate", "chat_prompt", "prompt_set", "transcript"]
+__all__ = ["HISTORY_NAMES", "LangChainTemplate", "chat_prompt", "prompt_set", "stage_template", "transcript"]
 
 HISTORY_NAMES = ("chat_history", "history")
 """The names of the messages before the question, as keys of an input and as placeholders."""
@@ -114,11 +114,16 @@ def _take_prefill(turns: list[Message], *, prefill: bool) -> tuple[list[Message]
     return [*rest[:-1], Message(rest[-1].role, blocks if rest[-1].attachments else text)], ""
 
 
+_NEEDED = {"point": {"index", "title"}, "merge": {"draft"}, "opening": {"draft"}, "closing": {"draft"}}
+"""The placeholders of which a template needs one; all others need the question."""
+
+
 def prompt_set(
     base: PromptSet | None,
     skeleton: BasePromptTemplate[Any] | str | None,
     point: BasePromptTemplate[Any] | str | None,
     merge: BasePromptTemplate[Any] | str | None = None,
+    **planned: BasePromptTemplate[Any] | str | None,
 ) -> PromptSet:
     """The prompts of a chain.
 
@@ -127,27 +132,33 @@ def prompt_set(
         skeleton: A template in place of its skeleton prompt.
         point: A template in place of its point prompt.
         merge: A template in place of its prompt of the merge.
+        planned: The same for `scoped`, `graph`, `opening` and `closing`.
 
     Raises:
         PromptFileError: A template lacks a value that it needs.
     """
+    given = {"skeleton": skeleton, "point": point, "merge": merge, **planned}
+    own = {name: _template(template, name) for name, template in given.items() if template is not None}
     prompts = base or PromptSet()
-    if skeleton is not None:
-        prompts = replace(prompts, skeleton=_template(skeleton, "skeleton", {"question"}))
-    if point is not None:
-        prompts = replace(prompts, point=_template(point, "point", {"index", "title"}))
-    if merge is not None:
-        prompts = replace(prompts, merge=_template(merge, "merge", {"draft"}))
-    return prompts
+    return replace(prompts, **own) if own else prompts
 
 
-def _template(template: BasePromptTemplate[Any] | str, name: str, needed: set[str]) -> Template | str:
+def _template(template: BasePromptTemplate[Any] | str, name: str) -> Any:
     if isinstance(template, str):
         return template
+    needed = _NEEDED.get(name, {"question"})
     if not _variables(template) & {*needed, "messages"}:
         wanted = " or ".join(f"{{{n}}}" for n in sorted(needed))
         raise PromptFileError(f"The {name} prompt never mentions {wanted}. Put {wanted} into it.")
     return LangChainTemplate(template)
+
+
+def stage_template(prompts: PromptSet, stage: str) -> Template | str:
+    """The template of a stage; of those of planned answers, which a set may leave out, the default."""
+    from skeleton_of_thought.plan_prompts import planned_template
+
+    template: Template | str | None = getattr(prompts, stage)
+    return planned_template(prompts, cast(Any, stage)) if template is None else template
 
 
 def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:

@@ -15,7 +15,10 @@ from skeleton_of_thought.types import Message, Prompt
 __all__ = ["with_context"]
 
 _OTHER = "\N{OBJECT REPLACEMENT CHARACTER}"
-"""Stands for a value, to find the text that changes with it; nobody writes this character."""
+"""Stands for a value, to find the text that changes with it; nobody writes this character.
+
+Twice where a value is that already, because `render` finds the place of another text in the same way.
+"""
 
 _OF_POINT = ("index", "title", "scope", "heading")
 """The values that differ between the points of an answer."""
@@ -43,7 +46,8 @@ def with_context(
     context = values[key].strip()
 
     def otherwise(*names: str) -> tuple[Message, ...]:
-        return render({name: _OTHER if name in names else value for name, value in values.items()}).messages
+        others = {name: _OTHER if values[name] != _OTHER else _OTHER * 2 for name in names if name in values}
+        return render({**values, **others}).messages
 
     # Without the white space at the ends, which template engines may remove. Finding the text is not enough: a short
     # context may be there by chance.

@@ -40,32 +40,79 @@ _SCOPED_TURN = (
     "{question}\n\nWrite only the plan of the answer: {how_many} different numbered points, each a heading of 2 to 5 "
     "words, a colon, and a few words on what it covers."
 )
-_GRAPH_TURN = _SCOPED_TURN + " The last point compares or decides: end it with the numbers of the points it needs."
-"""The shorter words of examples: small models follow the examples themselves."""
+"""Shorter than for large models: small ones follow the examples, and a long instruction leads them astray."""
+_GRAPH_TURN = (
+    _SCOPED_TURN + " The last point draws the conclusion: end it with the points that it needs, as (after 1, 2, 3)."
+)
 
 _BICYCLE = "What should I check before I buy a used bicycle?"
-_BICYCLE_POINTS = (
-    Point(1, "Rust on the frame", scope="where it hides, and when to walk away"),
-    Point(2, "Worn brake pads", scope="how thin is too thin, and simple tests"),
-    Point(3, "Loose spokes and tyres", scope="what your hands can feel at rest"),
-    Point(4, "Smooth gear changes", scope="what to try on a short ride"),
-    Point(5, "The right size", scope="how it should fit your body"),
-    Point(6, "A fair price", scope="what each fault takes off it"),
-)
 _PETS = "Should we get a cat or a dog?"
-_PETS_POINTS = (
-    Point(1, "Daily care", scope="feeding, walks and cleaning"),
-    Point(2, "Yearly costs", scope="food, vet and insurance"),
-    Point(3, "Space at home", scope="rooms, garden and neighbours"),
-    Point(4, "Holidays and work", scope="who looks after it when you are away"),
-    Point(5, "Which one to choose", (1, 2, 4), scope="who is better off with which"),
+_PRINTING = "How did the printing press change Europe?"
+
+# Of the notes that were tried, short clauses gave the demo model the most skeletons with a note on each line.
+_SCOPED_EXAMPLES = (
+    Example(
+        _BICYCLE,
+        (
+            Point(1, "Rust on the frame", scope="where it hides"),
+            Point(2, "Worn brake pads", scope="how thin is too thin"),
+            Point(3, "Loose spokes and tyres", scope="what your hands can feel"),
+            Point(4, "The right size", scope="saddle height and reach"),
+            Point(5, "A fair price", scope="what each fault takes off it"),
+        ),
+    ),
+    Example(
+        _PETS,
+        (
+            Point(1, "Daily care", scope="feeding, walks and cleaning"),
+            Point(2, "Yearly costs", scope="food, vet and insurance"),
+            Point(3, "Space at home", scope="rooms, garden and neighbours"),
+            Point(4, "Which one to choose", scope="who is better off with which"),
+        ),
+    ),
+    Example(
+        _PRINTING,
+        (
+            Point(1, "Cheaper books", scope="why prices fell"),
+            Point(2, "More readers", scope="schools and towns"),
+            Point(3, "Faster science", scope="letters, journals and errors"),
+            Point(4, "Fears of the rulers", scope="censors and revolts"),
+            Point(5, "What matters most", scope="the change that lasted"),
+        ),
+    ),
 )
 
-
-def _with_parents(points: tuple[Point, ...], parents: tuple[int, ...]) -> tuple[Point, ...]:
-    *others, last = points
-    return (*others, Point(last.index, last.title, parents, last.scope))
-
+_PETS_POINTS = (
+    Point(1, "Daily care", scope="feeding, walks, cleaning"),
+    Point(2, "Yearly costs", scope="food, vet, insurance"),
+    Point(3, "Space at home", scope="rooms, garden, neighbours"),
+    Point(4, "Holidays and work", scope="long days, journeys, sitters"),
+    Point(5, "Which one to choose", (1, 2, 4), scope="families, workers, travellers"),
+)
+# A list of nouns leaves the demo model more often at the end of a line, where the points that it needs stand. It copies
+# the last title of the last example, so that title suits any question.
+_GRAPH_EXAMPLES = (
+    Example(
+        _BICYCLE,
+        (
+            Point(1, "Rust on the frame", scope="welds, joints, the underside"),
+            Point(2, "Worn brake pads", scope="thickness, squeaks, the rim"),
+            Point(3, "The right size", scope="saddle height, reach, comfort"),
+            Point(4, "A fair price", (1, 2, 3), scope="faults, repairs, offers"),
+        ),
+    ),
+    Example(_PETS, _PETS_POINTS),
+    Example(
+        _PRINTING,
+        (
+            Point(1, "Cheaper books", scope="paper, presses, prices"),
+            Point(2, "More readers", scope="schools, towns, languages"),
+            Point(3, "Faster science", scope="journals, errors, letters"),
+            Point(4, "Fears of the rulers", scope="censors, pamphlets, revolts"),
+            Point(5, "What matters most", (1, 2, 3), scope="power, belief, knowledge"),
+        ),
+    ),
+)
 
 SCOPED = PromptTemplate(
     text=_PLAN + _LINES,
@@ -74,10 +121,7 @@ SCOPED = PromptTemplate(
     hints=SKELETON.hints,
     # A line with its note takes about half of that.
     tokens_per=("max_points", 40),
-    few_shot=FewShot(
-        text=_SCOPED_TURN,
-        examples=(Example(_BICYCLE, _BICYCLE_POINTS), Example(_PETS, _PETS_POINTS[:4])),
-    ),
+    few_shot=FewShot(text=_SCOPED_TURN, examples=_SCOPED_EXAMPLES),
 )
 
 GRAPH = PromptTemplate(
@@ -86,13 +130,7 @@ GRAPH = PromptTemplate(
     instead="",
     hints=SKELETON.hints,
     tokens_per=("max_points", 44),
-    few_shot=FewShot(
-        text=_GRAPH_TURN,
-        examples=(
-            Example(_BICYCLE, _with_parents(_BICYCLE_POINTS, (1, 2, 3))),
-            Example(_PETS, _PETS_POINTS),
-        ),
-    ),
+    few_shot=FewShot(text=_GRAPH_TURN, examples=_GRAPH_EXAMPLES),
 )
 
 STRUCTURED_SCOPED = PromptTemplate(

@@ -120,7 +120,7 @@ def point_failure(writing: PointWriting, error: Exception, retrieval: Call | Non
     Args:
         writing: The point.
         error: The error of the last attempt.
-        retrieval: The last retrieval for the point, if that has failed and not the point itwriting.
+        retrieval: The last retrieval for the point, if that has failed and not the point itself.
         answer: The answer as far as it is.
     """
     what, attempts = ("Point", writing.attempt)

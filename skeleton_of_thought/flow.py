@@ -20,7 +20,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.failing import FailingFlow
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
-from skeleton_of_thought.planning import cut_plan, safe_skeleton
+from skeleton_of_thought.planning import cut_plan, kind_of, safe_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import void_point
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
@@ -58,7 +58,8 @@ class AnswerFlow(FailingFlow):
         found: The context of the question and its sources, where the caller has them already.
         nothing_found: The text in place of a point or a direct answer for which nothing was retrieved; None to have it
             written without sources.
-        eager_pays: What `Settings.eager="auto"` means for the backend of the points.
+        eager_pays: Whether `Settings.eager="auto"` starts points early in an answer that is not `live`, because the
+            backend of the points then has the whole answer sooner.
         plans: What the model's plans have been like, for `Settings.planning="auto"`; it learns from this answer.
 
     Attributes:
@@ -92,7 +93,7 @@ class AnswerFlow(FailingFlow):
             check_router(router)
         settings, self._word_limit = settings or Settings(), None
         if settings.eager == "auto" or _WORDS.search(conversation.question):
-            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays)
+            settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays or live)
         if skeleton is not None:
             skeleton = safe_skeleton(skeleton, settings.max_depth, settings.max_parents)
         reason = "given skeleton" if skeleton else "no router" if router is None else "not decided yet"
@@ -103,6 +104,8 @@ class AnswerFlow(FailingFlow):
         size, own_context = (settings.max_points, settings.point_words), retrieval == "per_point"
         prompts = prompts or DEFAULT_PROMPTS
         self._prompts = AnswerPrompts(prompts, conversation, *size, prefill=prefill, own_context=own_context)
+        if skeleton is not None:
+            self._prompts.planning = self._draft.planning = kind_of(skeleton)
         if found is not None:
             self._draft.sources, self._prompts.context = found.sources, replace_surrogates(found.context)
         self._release, self._points = self._draft.release, self._draft.points
@@ -257,7 +260,7 @@ class AnswerFlow(FailingFlow):
         structured = self._structured and attempt == 1
         settings, planning = self.settings, self._planning
         prompt = self._prompts.skeleton(structured=structured, planning=planning)
-        self._open("skeleton", prompt, attempt=attempt, structured=structured)
+        self._open("skeleton", prompt, attempt=attempt, structured=structured, planning=planning)
         size, depth = (settings.min_points, settings.max_points), (settings.max_depth, settings.max_parents)
         reading = SkeletonWriting(*size, prompt.prefill, planning, *depth)
         self._draft.planning = planning

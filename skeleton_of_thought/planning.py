@@ -11,9 +11,9 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from skeleton_of_thought.adapters.finish_reasons import CUT
-from skeleton_of_thought.types import PlanItem, Point, Skeleton
+from skeleton_of_thought.types import PlanItem, Planning, Point, Skeleton
 
-__all__ = ["PlanGuard", "cut_plan", "is_chain", "safe_skeleton"]
+__all__ = ["PlanGuard", "cut_plan", "is_chain", "kind_of", "safe_skeleton"]
 
 
 class PlanGuard:
@@ -116,6 +116,13 @@ def cut_plan(plan: Sequence[PlanItem], most: int, reason: str | None) -> tuple[t
             return (*items, dataclasses.replace(item, title=title, scope="")), CUT
         items.append(item)
     return tuple(items), reason
+
+
+def kind_of(skeleton: Skeleton) -> Planning:
+    """What a given skeleton says of its points."""
+    if any(point.depends_on for point in skeleton.points):
+        return "graph"
+    return "scoped" if any(point.scope for point in skeleton.points) else "titles"
 
 
 def safe_skeleton(skeleton: Skeleton, max_depth: int, max_parents: int) -> Skeleton:

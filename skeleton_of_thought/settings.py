@@ -11,14 +11,7 @@ from typing import Any, Literal, cast
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["EAGER_PAYS", "Settings", "first_by_position", "is_whole"]
-
-EAGER_PAYS = {"local": False, "remote": True}
-"""What `Settings.eager="auto"` means: for the points of a local engine, and for those of any other backend.
-
-One batch of a local engine gains nothing from points that start early, and they know less of the answer. Calls to a
-server have room beside the call for the skeleton. docs/planning.md has the figures.
-"""
+__all__ = ["Settings", "first_by_position", "is_whole"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,8 @@ class Settings:
         min_points: A skeleton with fewer points is unusable.
         eager: Start a point (with retrieval per point, its retrieval) as soon as its line of the skeleton is complete.
             Its prompt then shows the points up to its own only, unless the skeleton is complete by then. `"auto"`:
-            where it pays on the backend of the points (docs/planning.md has the figures).
+            in live streams, whose first text comes sooner, and for all points that are calls to a server
+            (docs/planning.md has the figures).
         planning: What the skeleton says of its points. `"titles"`: their titles. `"scoped"`: also what each covers
             (`Point.scope`). `"graph"`: also which points each builds on (`Point.depends_on`): these are written first,
             and it sees their texts. `"auto"`: titles, or a graph where the router asks for one.

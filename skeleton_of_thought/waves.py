@@ -32,7 +32,7 @@ def own_settings(settings: Settings, question: str, *, eager_pays: bool) -> tupl
     Args:
         settings: The caller's settings.
         question: The question.
-        eager_pays: What `eager="auto"` means for the backend of the points.
+        eager_pays: What `eager="auto"` means.
     """
     from skeleton_of_thought.text.length import most_points, word_limit
 

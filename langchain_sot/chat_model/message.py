@@ -204,6 +204,7 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "route": answer.route,
         "reason": answer.reason,
         "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
+        **({"planning": answer.planning, "plan": answer.skeleton.plan} if answer.planning != "titles" else {}),
         "errors": errors_dict(answer),
         **({"sources": _described(documents)} if documents else {}),
         "timings": answer.timings.to_dict(),

@@ -45,7 +45,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
     all calls, and `response_metadata` has:
 
     - `route`: `"skeleton"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
-    - `errors`, `timings`: as in the chain's output;
+    - `errors`, `timings`: as in the chain's output; and `planning`, `plan`, if more than titles were asked for;
     - `sources`, if the chain has a retriever: `id` and `metadata` of each document that was found, without its text;
     - `usage_by_stage`, `usage_by_point`: the usage of all calls of each stage, and of each point;
     - `finish_reason`, `finish_reasons` by point: see `langchain_sot.results.AnswerDict`; and `model_name`.

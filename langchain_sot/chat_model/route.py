@@ -221,9 +221,14 @@ def route_call(
         kwargs: Keyword arguments for the models.
     """
     models = ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts, kwargs=kwargs)
+    if plan.settings.opening == "restart":
+        # The text of a message cannot be taken back, so the points wait for the opening.
+        plan = replace(plan, settings=replace(plan.settings, opening=True))
     if plan.router is None:
         return CallRoute(delegated=False, plan=plan, models=models)
     request = models.for_config(config).request(config.get("max_concurrency"))
+    if plan.settings.planning in ("graph", "auto"):
+        request = replace(request, graph=True)
     conversation = Conversation(tuple(convert_message(message) for message in messages), request)
     with dropped():
         decision = decide_at_once(ChildRunRouter(plan.router, config), conversation)

@@ -336,7 +336,7 @@ class AnswerModels:
     """The models of one answer, as its config chooses them.
 
     Attributes:
-        llm: Writes the skeleton, the merge and a direct answer.
+        llm: Writes the skeleton, the opening, the closing, the merge and a direct answer.
         point_llm: Writes the points.
     """
 
@@ -378,7 +378,7 @@ class ChainModels:
     """The two models of a chain, for the answers of one batch: answers with equal configs share the resolved models.
 
     Args:
-        llm: Writes the skeletons, the merges and the direct answers.
+        llm: Writes the skeletons, the openings, the closings, the merges and the direct answers.
         point_llm: Writes the points.
         adopts: Whether local models of LangChain's Hugging Face classes get an engine.
         kwargs: Passed on to the models.

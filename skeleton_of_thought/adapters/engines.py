@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["EAGER_PAYS_LOCALLY", "EngineModel", "find_engine", "model_name"]
 
 EAGER_PAYS_LOCALLY = False
-"""Whether `eager="auto"` starts points early on a local engine."""
+"""Whether `eager="auto"` starts points early on a local engine where no text is shown before the answer is complete.
+
+One batch of a local engine has the whole answer no sooner, only its first text; docs/planning.md has the figures.
+"""
 
 
 class EngineModel:

@@ -233,6 +233,13 @@ class Skeleton:
             waves[point.index] = 1 + max((waves.get(parent, 0) for parent in point.depends_on), default=0)
         return waves
 
+    @property
+    def plan(self) -> list[dict[str, Any]]:
+        """The points as plain data: the fields of each, and the `wave` in which it is written."""
+        waves = self.waves
+        fields = [(dataclasses.asdict(point), list(point.depends_on)) for point in self.points]
+        return [{**own, "depends_on": parents, "wave": waves[own["index"]]} for own, parents in fields]
+
 
 @dataclass(frozen=True)
 class RouteDecision:
@@ -401,7 +408,7 @@ class Answer(Portable):
             "decision": None if self.decision is None else self.decision.to_dict(),
             "planning": self.planning,
             "skeleton": list(self.skeleton.titles),
-            "plan": [_plan_dict(point, self.skeleton.waves) for point in self.skeleton.points],
+            "plan": self.skeleton.plan,
             "opening": self.opening,
             "closing": self.closing,
             "role_errors": {role: _error_dict(error) for role, error in self.role_errors.items()},
@@ -417,10 +424,6 @@ class Answer(Portable):
 
 def _error_dict(error: Exception | None) -> dict[str, str] | None:
     return None if error is None else {"type": type(error).__name__, "message": without_secrets(str(error))}
-
-
-def _plan_dict(point: Point, waves: Mapping[int, int]) -> dict[str, Any]:
-    return {**dataclasses.asdict(point), "depends_on": list(point.depends_on), "wave": waves[point.index]}
 
 
 def _expansion_dict(expansion: Expansion) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types.answer import Message, Point, RouteDecision, Stage, Usage
+from skeleton_of_thought.types.answer import Message, Planning, Point, RouteDecision, Stage, Usage
 
 __all__ = [
     "Call",
@@ -100,6 +100,7 @@ class Call(Portable):
         timeout: Seconds from opening after which the driver gives up and reports `PointTimeout`.
         router: The router, for calls of stage `route`.
         structured: Whether the titles of a skeleton are wanted as data, see `Reply.titles`.
+        planning: The kind of a skeleton that is wanted; a kind with more than titles is wanted as `Reply.plan`.
         max_chars: The most characters of text that are wanted; None for no limit.
     """
 
@@ -112,6 +113,7 @@ class Call(Portable):
     timeout: float | None = None
     router: Any = field(default=None, compare=False, repr=False)
     structured: bool = False
+    planning: Planning = "titles"
     max_chars: int | None = None
 
 

@@ -416,3 +416,6 @@ def test_a_given_skeleton_may_be_a_graph():
     answering.write(2, "It burns.")
     answering.write(1, "It costs.")
     assert answering.call(3).point.depends_on == (1, 2)
+    assert "It costs." in text_of(answering.call(3))
+    answering.write(3, "Take gas.")
+    assert answering.said[-1].answer.planning == "graph"

@@ -311,6 +311,7 @@ def kit() -> SimpleNamespace:
         total=total,
         texts=texts,
         untimed=untimed,
+        whole=whole,
         END=END,
         PATIENCE=PATIENCE,
     )

@@ -32,6 +32,10 @@ def by_hand(question: str) -> bool:
     return True
 
 
+def text_of(template: Any) -> str | None:
+    return None if template is None else template.instruction
+
+
 OTHER_LLM = FakeListChatModel(responses=["1. Rest", "Sleep."])
 TEMPLATE = PromptTemplate.from_template("List what answers: {question}")
 CHANGES: dict[str, tuple[Any, Any]] = {
@@ -42,6 +46,10 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "skeleton_prompt": (TEMPLATE, lambda plan: getattr(plan.prompts.skeleton, "template", None) is TEMPLATE),
     "point_prompt": ("Explain {title}.", lambda plan: plan.prompts.point.instruction == "Explain {title}."),
     "merge_prompt": ("Merge {draft}.", lambda plan: plan.prompts.merge.instruction == "Merge {draft}."),
+    "scoped_prompt": ("Plan {question}.", lambda plan: text_of(plan.prompts.scoped) == "Plan {question}."),
+    "graph_prompt": ("Plan {question}.", lambda plan: text_of(plan.prompts.graph) == "Plan {question}."),
+    "opening_prompt": ("Open {draft}.", lambda plan: text_of(plan.prompts.opening) == "Open {draft}."),
+    "closing_prompt": ("Close {draft}.", lambda plan: text_of(plan.prompts.closing) == "Close {draft}."),
     "skeleton_mode": ("structured", lambda plan: plan.structured),
     "prefill": (True, lambda plan: plan.prefill is True),
     "retriever": (RunnableLambda(by_hand), lambda plan: plan.retriever is not None and plan.retrieval == "once"),
@@ -49,6 +57,14 @@ CHANGES: dict[str, tuple[Any, Any]] = {
     "max_points": (4, lambda plan: plan.settings.max_points == plan.router.guard._max_points == 4),
     "min_points": (2, lambda plan: plan.settings.min_points == 2),
     "eager": (True, lambda plan: plan.settings.eager),
+    "planning": ("auto", lambda plan: plan.settings.planning == "auto" and plan.planned and plan.plans is not None),
+    "max_depth": (3, lambda plan: plan.settings.max_depth == 3),
+    "max_parents": (2, lambda plan: plan.settings.max_parents == 2),
+    "on_parent_error": ("fail", lambda plan: plan.settings.on_parent_error == "fail"),
+    "opening": ("restart", lambda plan: plan.settings.opening == "restart" and plan.planned),
+    "closing": (True, lambda plan: plan.settings.closing and plan.planned),
+    "rewrite_overlap": (True, lambda plan: plan.settings.rewrite_overlap),
+    "max_overlap": (0.5, lambda plan: plan.settings.max_overlap == 0.5),
     "on_empty_skeleton": ("raise", lambda plan: plan.settings.on_empty_skeleton == "raise"),
     "on_point_error": ("placeholder", lambda plan: plan.settings.on_point_error == "placeholder"),
     "placeholder": ("gone", lambda plan: plan.settings.placeholder == "gone"),
