@@ -16,7 +16,7 @@ from skeleton_of_thought.drive import GRACE, Open, run
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
-from skeleton_of_thought.settings import EAGER_PAYS, Settings
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Message, Prompt, Reply, Request, Stage
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class ModelBackend:
             costs as much as the first time.
         notice: Returns why the model's rows are not decoded in one batch; empty if they are, or if that is unknown.
         loading: Seconds that loading the model took.
-        eager_pays: What `Settings.eager="auto"` means for it.
+        eager_pays: Whether `Settings.eager="auto"` starts points early even where nobody reads along.
     """
 
     name: str
@@ -94,7 +94,7 @@ class ModelBackend:
     checkpoint: Callable[[], Callable[[], None]] = lambda: _do_nothing
     notice: Callable[[], str] = str
     loading: float = 0.0
-    eager_pays: bool = EAGER_PAYS["remote"]
+    eager_pays: bool = True
 
     def flow(
         self,

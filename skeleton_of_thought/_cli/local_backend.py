@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought._cli.backend import Baseline, ModelBackend, Prefill, prefilled_stages
-from skeleton_of_thought.settings import EAGER_PAYS
 from skeleton_of_thought.types import Call, Reply
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def local_backend(
         takes_limits=True,
         remark=TINY if name == DEMO else None,
         stop_loops=True,
-        eager_pays=EAGER_PAYS["local"],
+        eager_pays=False,
         close=engine.close,
         baselines=_baselines(engine, settings),
         checkpoint=engine.checkpoint,

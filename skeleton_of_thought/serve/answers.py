@@ -23,7 +23,6 @@ from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.serve.errors import ServeError, explained, timed_out
 from skeleton_of_thought.serve.requests import ChatRequest, conversation_of, is_side_task, sampling_of
 from skeleton_of_thought.serve.settings import ModelSettings
-from skeleton_of_thought.settings import EAGER_PAYS
 from skeleton_of_thought.types import Answer, Call, Conversation, Reply, RouteDecision, Usage
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class ServedModel:
             prefill=self.upstream.prefill,
             # A point of an answer that nobody reads along may be written again even after part of its text.
             live=request.stream,
-            eager_pays=EAGER_PAYS["local" if self.upstream.local else "remote"],
+            eager_pays=not self.upstream.local,
             plans=self._plans,
         )
 

@@ -15,7 +15,7 @@ from skeleton_of_thought.serve.errors import ServeError
 from skeleton_of_thought.serve.metrics import Metrics
 from skeleton_of_thought.serve.requests import read_request
 from skeleton_of_thought.serve.settings import ModelSettings
-from skeleton_of_thought.settings import EAGER_PAYS, Settings
+from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, RouteDecision, Span, Timings, Usage
 
 PLAN = ["1. Price: tickets and fees\n", "2. Comfort: seats\n", "3. Which one to choose (after 1, 2)\n"]
@@ -169,7 +169,7 @@ def test_a_flow_knows_whether_to_be_eager_and_what_plans_were_like(planned, loca
         conversation = model.conversation(request)
         assert conversation.request.graph is (planning == "graph")
         model.flow(request, conversation, RouteDecision(True))
-    assert [given["eager_pays"] for given in made] == [EAGER_PAYS["local" if local else "remote"]] * 2
+    assert [given["eager_pays"] for given in made] == [not local] * 2
     assert made[0]["plans"] is made[1]["plans"] is not None
 
 
