@@ -36,13 +36,13 @@ from skeleton_of_thought.types import Answer, Point, Role, Skeleton
 
 if TYPE_CHECKING:
     from langchain_core.runnables.graph import Graph
-    from skeleton_of_thought.plan_memory import PlanMemory
 
     from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
     from langchain_sot.expansion import PointExpansion
     from langchain_sot.messages import ParsedInput
     from langchain_sot.picking import PickedKeys
     from langchain_sot.results import AnswerChunks
+    from skeleton_of_thought.plan_memory import PlanMemory
     from skeleton_of_thought.routers.auto import AutoRouter
 
 # Modules that run an answer, or that only some methods need, are imported in those methods. The benchmark

@@ -239,8 +239,11 @@ def plain_value(value: Any) -> Any:
     match value:
         case Exception():
             return {"type": type(value).__name__, "message": without_secrets(str(value))}
-        case Answer() | RouteDecision():
+        case Answer():
             return value.to_dict()
+        case RouteDecision():
+            fields = dataclasses.asdict(value)
+            return fields if value.planning else {name: x for name, x in fields.items() if name != "planning"}
         case Skeleton():
             return list(value.titles)
         case Point():

@@ -16,7 +16,7 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved"}
-    | {"types.answer", "types.calls", "types.timings"},
+    | {"types.answer", "types.calls", "types.facts"},
     {"settings"},
     {"types"},
     {"events"},

@@ -21,6 +21,7 @@ from llama_index_sot.templates import TemplateRouter
 from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
 from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
+from skeleton_of_thought.events import plain_value
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Message, Usage
 
@@ -330,7 +331,7 @@ class _Held:
 
 def _with_decision(response: LLMResponse, record: DirectRecord) -> LLMResponse:
     decision = record.decision
-    sot = {"route": "direct", "reason": decision.reason, "decision": decision.to_dict(), "points": []}
+    sot = {"route": "direct", "reason": decision.reason, "decision": plain_value(decision), "points": []}
     return response.model_copy(update={"additional_kwargs": {**response.additional_kwargs, "sot": sot}})
 
 

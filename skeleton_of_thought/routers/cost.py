@@ -144,9 +144,9 @@ def _alone(answer: Answer) -> dict[str, float]:
     usage = answer.usage_by_stage.get(stage)
     tokens = (usage.output_tokens if usage else 0) or _words_as_tokens(text)
     found = {f"{stage}_tokens": float(tokens)}
-    if span.end - span.first <= _AT_ONCE * span.seconds:
+    if span.end - span.first <= _AT_ONCE * (span.end - span.start):
         # The text came in one piece: its latency is unknown.
-        return found | {f"{stage}_whole": span.seconds / tokens}
+        return found | {f"{stage}_whole": (span.end - span.start) / tokens}
     found["latency"] = span.first - span.start
     # The first token came with the latency.
     if tokens > 1:

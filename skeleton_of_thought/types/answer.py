@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types.timings import PointTimes, Span, Stage, Timings
+from skeleton_of_thought.types.facts import Planning, PointTimes, Request, Role, Span, Stage
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
+    from skeleton_of_thought.types.calls import Decoding
 
 __all__ = [
     "Answer",
@@ -35,12 +36,6 @@ __all__ = [
     "Timings",
     "Usage",
 ]
-
-Role = Literal["opening", "closing"]
-"""A text of an answer that is no point, and is written from the points."""
-
-Planning = Literal["titles", "scoped", "graph"]
-"""What a skeleton says of its points: their titles; also what each covers; also which points each builds on."""
 
 Content = str | tuple[Mapping[str, Any], ...]
 """Text, or content blocks as chat APIs take them (`{"type": "text", "text": ...}`, images, files)."""
@@ -88,23 +83,6 @@ def _is_text(block: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class Request:
-    """Facts about a request besides its messages, for routers.
-
-    Attributes:
-        tools: Whether tools are bound, of which the model may want to call one.
-        response_format: Whether the answer has to fit a schema or another format of the backend.
-        max_concurrency: The most calls that may be open at a time; None for as many as there are points.
-        graph: Whether points may build on each other, so that comparisons and conclusions suit a skeleton, too.
-    """
-
-    tools: bool = False
-    response_format: bool = False
-    max_concurrency: int | None = None
-    graph: bool = False
-
-
-@dataclass(frozen=True)
 class Conversation:
     """A chat whose last message is the user's question.
 
@@ -117,7 +95,7 @@ class Conversation:
     """
 
     messages: tuple[Message, ...]
-    request: Request = Request()
+    request: Request = field(default_factory=Request)
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -165,8 +143,7 @@ class Conversation:
     @property
     def blocks(self) -> tuple[Mapping[str, Any], ...]:
         """The question's content blocks; empty for a plain text."""
-        content = self.messages[-1].content
-        return () if isinstance(content, str) else content
+        return () if isinstance(self.messages[-1].content, str) else self.messages[-1].content
 
 
 @dataclass(frozen=True)
@@ -215,7 +192,8 @@ class Skeleton:
     @cached_property
     def _lines(self) -> str:
         # Cached, because the prompt of each point shows it.
-        return "\n".join([point.line for point in self.points])
+        lines = [p.line if p.scope or p.depends_on else f"{p.index}. {p.title}" for p in self.points]
+        return "\n".join(lines)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -236,9 +214,8 @@ class Skeleton:
     @property
     def plan(self) -> list[dict[str, Any]]:
         """The points as plain data: the fields of each, and the `wave` in which it is written."""
-        waves = self.waves
-        fields = [(dataclasses.asdict(point), list(point.depends_on)) for point in self.points]
-        return [{**own, "depends_on": parents, "wave": waves[own["index"]]} for own, parents in fields]
+        points = map(dataclasses.asdict, self.points)
+        return [{**p, "depends_on": list(p["depends_on"]), "wave": self.waves[p["index"]]} for p in points]
 
 
 @dataclass(frozen=True)
@@ -258,11 +235,6 @@ class RouteDecision:
     reason: str = ""
     usage: Usage | None = None
     planning: Planning | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The decision as plain data; `planning` where there is any."""
-        fields = dataclasses.asdict(self)
-        return fields if self.planning else {name: value for name, value in fields.items() if name != "planning"}
 
 
 @dataclass(frozen=True)
@@ -293,6 +265,39 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
         )
+
+
+@dataclass(frozen=True)
+class Timings(Portable):
+    """The times of an answer, in seconds.
+
+    Attributes:
+        total: From the start to the end of the answer.
+        first_text: From the start to the first text of the answer; None if there was none.
+        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
+            first one's start to the last one's end), `opening`, `closing`, `merge`, `direct`.
+        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
+        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
+    """
+
+    total: float = 0.0
+    first_text: float | None = None
+    stages: Mapping[str, Span] = field(default_factory=dict)
+    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+    points: tuple[PointTimes, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The timings as plain JSON-safe data."""
+        points = list(map(dataclasses.asdict, self.points))
+        for point in points:
+            point["depends_on"] = list(point["depends_on"])
+        return {
+            "total": self.total,
+            "first_text": self.first_text,
+            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
+            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
+            "points": points,
+        }
 
 
 @dataclass(frozen=True)
@@ -354,8 +359,7 @@ class Answer(Portable):
         sources: The sources retrieved for the question as a whole: with retrieval once, and for a direct answer. The
             sources of a point are in its expansion.
         planning: The kind of skeleton that was asked for.
-        opening: The sentences before the points; empty where there are none.
-        closing: The conclusion after them; empty where there is none.
+        opening, closing: The texts around the points; empty where there are none.
         role_errors: Why the opening or the closing could not be written.
     """
 
@@ -398,17 +402,19 @@ class Answer(Portable):
         return timeline.of(self, normal)
 
     def to_dict(self) -> dict[str, Any]:
-        """The answer as plain JSON-safe data. Sources, which may be any objects, are counted."""
+        """The answer as plain JSON-safe data. Sources are counted; `plan` is empty where there are titles alone."""
+        if (decision := dataclasses.asdict(self.decision) if self.decision else None) and not decision["planning"]:
+            del decision["planning"]
         return {
             "text": self.text,
             "question": self.question,
             "route": self.route,
             "reason": self.reason,
             "finish_reason": self.finish_reason,
-            "decision": None if self.decision is None else self.decision.to_dict(),
+            "decision": decision,
             "planning": self.planning,
             "skeleton": list(self.skeleton.titles),
-            "plan": self.skeleton.plan,
+            "plan": self.skeleton.plan if self.planning != "titles" else [],
             "opening": self.opening,
             "closing": self.closing,
             "role_errors": {role: _error_dict(error) for role, error in self.role_errors.items()},
