@@ -30,10 +30,10 @@ from skeleton_of_thought.types.answer import Answer, Conversation, Planning, Poi
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 from skeleton_of_thought.waves import TOO_LONG, own_settings, with_graph
 
-__all__ = ["AnswerFlow"]
-
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_memory import PlanMemory
+
+__all__ = ["AnswerFlow"]
 
 logger = logging.getLogger(__name__)
 
@@ -188,8 +188,7 @@ class AnswerFlow(FailingFlow):
             self._take_route(decision)
             return
         self._open("route", router=BoundRouter(router, self._asked))
-        # With retrieval, the skeleton waits for its sources.
-        # So it does where the router may ask for another kind of skeleton.
+        # With retrieval, the skeleton waits for its sources; with "auto", for the kind that the router may ask for.
         if races(router) and self._retrieval != "once" and self.settings.planning != "auto":
             self._open_skeleton()
             self._racing = True
