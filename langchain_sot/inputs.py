@@ -403,15 +403,12 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
     return FilledTemplate(template, {name: str(value) for name, value in values.items()})
 
 
-def input_type(placeholders: Mapping[str, OwnPlaceholders], retrieves: bool) -> Any:
-    """The type of inputs with several keys, for schemas.
-
-    Args:
-        placeholders: Those of the chain's prompts.
-        retrieves: Whether the chain finds its context itself.
-    """
-    needed = frozenset().union(*(own.needed for own in placeholders.values()))
-    names = frozenset().union(*(own.names for own in placeholders.values())) | {"context", *HISTORY_NAMES}
+def input_type(plan: AnswerPlan) -> Any:
+    """The type of inputs with several keys, for schemas: those of prompts that the answer may need are required."""
+    stages = _needed_stages(plan, KeyedInput((), Reply(), {}, False))
+    needed = frozenset().union(*(plan.placeholders[stage].needed for stage in stages))
+    every = frozenset().union(*(own.names for own in plan.placeholders.values()))
+    names, retrieves = every | {"context", *HISTORY_NAMES}, plan.retriever is not None
     fields: dict[str, Any] = {"question": Any}
     for name in sorted(names - {"question"}):
         optional = name not in needed or name in HISTORY_NAMES or (name == "context" and retrieves)

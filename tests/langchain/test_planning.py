@@ -293,7 +293,10 @@ def test_templates_of_langchain_serve_for_plans_and_roles(llm):
 def test_a_key_is_needed_only_for_prompts_that_are_used(llm):
     chain = planned(llm, closing_prompt="[closing] {tone} {draft}", scoped_prompt="{style} {question}")
     assert chain.invoke("Q")["answer"] == BODY
+    required = lambda: chain.get_input_jsonschema()["$defs"]["ChainInput"]["required"]  # noqa: E731
+    assert required() == ["question"]
     chain.closing = True
+    assert required() == ["question", "tone"]
     with pytest.raises(InvalidInput, match="closing prompt asks for 'tone'"):
         chain.invoke("Q")
 
