@@ -403,11 +403,11 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     @property
     def InputType(self) -> Any:
         """Text, messages or a dict, as the class describes."""
-        if not (placeholders := self.plan().placeholders):
+        if not (plan := self.plan()).placeholders:
             return str | ChainInput | list[Any]
         from langchain_sot.inputs import input_type
 
-        return str | input_type(placeholders, self.retriever is not None) | list[Any]
+        return str | input_type(plan) | list[Any]
 
     @property
     def OutputType(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NotRequired
+from typing import TYPE_CHECKING, Any, NotRequired, cast
 
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
@@ -17,7 +17,7 @@ from langchain_sot.templates import HISTORY_NAMES, LangChainTemplate, transcript
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.templates import PLACEHOLDERS, FilledTemplate, PromptTemplate, unknown_placeholders
-from skeleton_of_thought.types import Point, Reply, Skeleton
+from skeleton_of_thought.types import Conversation, Point, Prompt, Reply, Skeleton
 
 if TYPE_CHECKING:
     from langchain_sot.plan import AnswerPlan
@@ -272,6 +272,21 @@ _KINDS = {stage: stage for stage in PLACEHOLDERS} | {
 }
 """The stages of a `PromptSet`, with the stage whose placeholders each has."""
 
+_OF_PLANS = frozenset({"plan", "scope", "heading", "parents"})
+"""The values of points that an input may give itself: chains had placeholders of these names before points had them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _WithOwn:
+    """A template whose caller gives some of the stage's values."""
+
+    template: Any
+    values: Mapping[str, Any]
+
+    def render(self, conversation: Conversation, values: Mapping[str, str], *, prefill: bool) -> Prompt:
+        """The template with the caller's values before those of the stage."""
+        return cast(Prompt, self.template.render(conversation, {**values, **self.values}, prefill=prefill))
+
 
 def find_placeholders(prompts: PromptSet, own: Iterable[str]) -> dict[str, OwnPlaceholders]:
     """The placeholders of the caller's own, by the names of the prompts that have any.
@@ -304,7 +319,8 @@ def filled_prompts(plan: AnswerPlan, parsed: ParsedInput) -> PromptSet:
     """
     keyed = parsed.keyed or KeyedInput((), None, {}, False)
     names = frozenset().union(*(own.names for own in plan.placeholders.values()))
-    _check_use(keyed, names, plan.skeleton)
+    replaced = _replaced(plan.prompts, keyed)
+    _check_use(keyed, names.union(*replaced.values()), plan.skeleton)
     values = {name: value for name, value in keyed.values.items() if name in names}
     # A template may call the question as the input does, and show the history in its own text.
     values |= {name: parsed.conversation.question for name in _QUESTIONS[1:] if name in names & {*keyed.keys}}
@@ -318,7 +334,22 @@ def filled_prompts(plan: AnswerPlan, parsed: ParsedInput) -> PromptSet:
                 f"{_given(keyed)} Add a key of that name, or fill it in with .partial(...)."
             )
     filled = {stage: _filled(getattr(plan.prompts, stage), values) for stage in plan.placeholders}
+    for stage, own in replaced.items():
+        filled[stage] = _WithOwn(filled.get(stage) or getattr(plan.prompts, stage), own)
     return dataclasses.replace(plan.prompts, **filled)
+
+
+def _replaced(prompts: PromptSet, keyed: KeyedInput) -> dict[str, dict[str, Any]]:
+    """The values of points that the input gives itself, by the templates that mention them."""
+    found: dict[str, dict[str, Any]] = {}
+    given = _OF_PLANS & keyed.values.keys()
+    for stage in ("point", "planned_point") if given else ():
+        template = getattr(prompts, stage)
+        if isinstance(template, LangChainTemplate):
+            found[stage] = {name: keyed.values[name] for name in given & template.own_placeholders(())[1]}
+        elif isinstance(template, PromptTemplate):
+            found[stage] = {name: str(keyed.values[name]) for name in given & unknown_placeholders(template, ())[1]}
+    return {stage: own for stage, own in found.items() if own}
 
 
 def _check_use(keyed: KeyedInput, names: Collection[str], points: Skeleton | None) -> None:
@@ -372,15 +403,12 @@ def _filled(template: Any, values: Mapping[str, Any]) -> Any:
     return FilledTemplate(template, {name: str(value) for name, value in values.items()})
 
 
-def input_type(placeholders: Mapping[str, OwnPlaceholders], retrieves: bool) -> Any:
-    """The type of inputs with several keys, for schemas.
-
-    Args:
-        placeholders: Those of the chain's prompts.
-        retrieves: Whether the chain finds its context itself.
-    """
-    needed = frozenset().union(*(own.needed for own in placeholders.values()))
-    names = frozenset().union(*(own.names for own in placeholders.values())) | {"context", *HISTORY_NAMES}
+def input_type(plan: AnswerPlan) -> Any:
+    """The type of inputs with several keys, for schemas: those of prompts that the answer may need are required."""
+    stages = _needed_stages(plan, KeyedInput((), Reply(), {}, False))
+    needed = frozenset().union(*(plan.placeholders[stage].needed for stage in stages))
+    every = frozenset().union(*(own.names for own in plan.placeholders.values()))
+    names, retrieves = every | {"context", *HISTORY_NAMES}, plan.retriever is not None
     fields: dict[str, Any] = {"question": Any}
     for name in sorted(names - {"question"}):
         optional = name not in needed or name in HISTORY_NAMES or (name == "context" and retrieves)

@@ -293,9 +293,27 @@ def test_templates_of_langchain_serve_for_plans_and_roles(llm):
 def test_a_key_is_needed_only_for_prompts_that_are_used(llm):
     chain = planned(llm, closing_prompt="[closing] {tone} {draft}", scoped_prompt="{style} {question}")
     assert chain.invoke("Q")["answer"] == BODY
+    required = lambda: chain.get_input_jsonschema()["$defs"]["ChainInput"]["required"]  # noqa: E731
+    assert required() == ["question"]
     chain.closing = True
+    assert required() == ["question", "tone"]
     with pytest.raises(InvalidInput, match="closing prompt asks for 'tone'"):
         chain.invoke("Q")
+
+
+@pytest.mark.parametrize("planning", ["titles", "graph"])
+@pytest.mark.parametrize("made", [str, PromptTemplate.from_template])
+def test_keys_of_the_input_go_before_values_of_a_plan(llm, planning, made):
+    chain = planned(llm, planning=planning, point_prompt=made("[point {index}] {title}: {plan}, {parents}"))
+    chain.invoke({"question": "Q", "plan": "Premium", "parents": "Ann and Bob"})
+    seen = {asked(each): each.text for each in llm[0].watch.seen}
+    assert seen["point 1"] == "[point 1] Price: Premium, Ann and Bob"
+    assert seen["point 3"].endswith("[point 3] Which to buy: Premium, Ann and Bob")
+    assert (TEXTS["2"] in seen["point 3"]) == (planning == "graph")
+    chain.invoke({"messages": [("human", "Q")], "plan": ["a", "b"], "scope": "of the state"})
+    assert llm[0].watch.seen[-1].text.rpartition("[point")[2].startswith(" 3] Which to buy: ['a', 'b'], ")
+    with pytest.raises(InvalidInput, match="Nothing uses 'scope'"):
+        chain.invoke({"question": "Q", "scope": "of nothing"})
 
 
 @pytest.mark.parametrize("name", ["scoped_prompt", "graph_prompt", "opening_prompt", "closing_prompt"])
