@@ -114,13 +114,13 @@ class CallFlow(ABC):
         self._count(call, usage, decoding)
 
     def _open(self, stage: Stage, prompt: Prompt | None = None, *, attempt: int = 1, **details: Any) -> None:
-        """Opens a call; from the second attempt on after a pause."""
+        """Opens a call; from the second attempt on after a pause, unless the details have a `delay`."""
         delay = self.settings.backoff * 2.0 ** (attempt - 2) if attempt > 1 else 0.0
         timeout = None if details.get("point") is None else self.settings.point_timeout
         most = {"skeleton": self.settings.max_skeleton_chars, "point": self.settings.max_point_chars}
         details["max_chars"] = most.get(stage, self.settings.max_answer_chars)
         self._last_id += 1
-        call = Call(self._last_id, stage, prompt, attempt=attempt, delay=delay, timeout=timeout, **details)
+        call = Call(self._last_id, stage, prompt, attempt=attempt, timeout=timeout, **{"delay": delay, **details})
         self._ledger.calls[call.id] = call
         if prompt is not None and prompt.prefill:
             self._ledger.echoes[call.id] = PrefillEcho(prompt.prefill)

@@ -131,7 +131,8 @@ class PointWriting:
 
     def lacks_sources(self, nothing_found: str | None) -> bool:
         """Whether the point, not yet ended, is not written because nothing was retrieved for it."""
-        return nothing_found is not None and not self.sources and not self.attempt and self.expansion is None
+        ended = self.expansion is not None or self.ended is not None
+        return nothing_found is not None and not self.sources and not self.attempt and not ended
 
     @property
     def begun(self) -> bool:
@@ -333,6 +334,7 @@ class Draft:
         planning: The kind of skeleton that is asked for.
         roles: The opening and the closing, as far as they are written.
         role_errors: Why one of them could not be written.
+        reasoned: Whether a text began with reasoning that only its closing mark has shown. Other texts may, too.
     """
 
     def __init__(self, question: str, settings: Settings, *, reason: str, live: bool) -> None:
@@ -355,6 +357,7 @@ class Draft:
         self.planning: Planning = "titles"
         self.roles: dict[Role, str] = {}
         self.role_errors: dict[Role, Exception] = {}
+        self.reasoned = False
         self._settings = settings
         self.direct = DirectWriting(self.loop_guard())
 

@@ -37,7 +37,7 @@ __all__ = ["AnswerFlow"]
 
 logger = logging.getLogger(__name__)
 
-_WORDS = re.compile(r"word|w[öo]e?rt|\bmots?\b|palabra|parole|palavra|woorden|слов|[字词詞]", re.IGNORECASE)
+_WORDS = re.compile(r"word|w[öo]e?rt|\bmots?\b|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.IGNORECASE)
 """A question without any of these sets no limit of words."""
 
 
@@ -141,7 +141,7 @@ class AnswerFlow(FailingFlow):
             if writing.loops is not None and writing.loops.looping:
                 self._cancel(call)
                 self._close_point(writing, REPEATED)
-            elif writing.length is not None and writing.length.full:
+            elif writing.length is not None and writing.length.full and not self._may_reason:
                 self._cancel(call)
                 self._close_point(writing, TOO_LONG)
         elif call.stage == "skeleton":
@@ -360,7 +360,9 @@ class AnswerFlow(FailingFlow):
         else:
             prompt = self._prompts.point(skeleton, writing.point, writing.context)
         self._actions.append(events.PointStarted(writing.point, writing.attempt))
-        self._open("point", prompt, point=writing.point, attempt=writing.attempt)
+        # Nothing has failed where a written point is written anew.
+        details = {} if writing.first_text is None else {"delay": 0.0}
+        self._open("point", prompt, point=writing.point, attempt=writing.attempt, **details)
 
     def _show(self, writing: PointWriting, text: str) -> None:
         if writing.voided:

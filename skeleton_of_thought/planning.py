@@ -11,6 +11,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from skeleton_of_thought.adapters.finish_reasons import CUT
+from skeleton_of_thought.errors import InvalidInput
+from skeleton_of_thought.settings import is_whole
 from skeleton_of_thought.types import PlanItem, Planning, Point, Skeleton
 
 __all__ = ["PlanGuard", "cut_plan", "is_chain", "kind_of", "safe_skeleton"]
@@ -130,17 +132,33 @@ def safe_skeleton(skeleton: Skeleton, max_depth: int, max_parents: int) -> Skele
 
     What a point builds on may hold anything. Points that do not stand before it are dropped, so there are no cycles;
     depth and number are bounded as in `PlanGuard`. A skeleton that is safe already comes back as it is.
+
+    Raises:
+        InvalidInput: What a point builds on is no collection, its scope no text, or its words no whole number.
     """
     waves: dict[int, int] = {}
     points: list[Point] = []
     for point in skeleton.points:
-        known = [n for n in point.depends_on if isinstance(n, int) and n in waves]
+        _check_point(point)
+        known = [n for n in point.depends_on if isinstance(n, int) and not isinstance(n, bool) and n in waves]
         kept, wave = _kept(dict.fromkeys(known), waves.__getitem__, max_depth, max_parents)
         order = {index: at for at, index in enumerate(waves)}
         depends_on = tuple(sorted(kept, key=order.__getitem__))
         points.append(point if depends_on == point.depends_on else dataclasses.replace(point, depends_on=depends_on))
         waves[point.index] = wave
     return skeleton if all(map(_same, points, skeleton.points)) else Skeleton(tuple(points), skeleton.text)
+
+
+def _check_point(point: Point) -> None:
+    fault = ""
+    if isinstance(point.depends_on, str) or not isinstance(point.depends_on, Collection):
+        fault = f"depends_on must be the indices of other points, such as (1, 3), not {point.depends_on!r:.80}"
+    elif not isinstance(point.scope, str):
+        fault = f"scope must be a text, not {point.scope!r:.80}"
+    elif point.words is not None and not is_whole(point.words, 1):
+        fault = f"words must be a whole number of at least 1, or None, not {point.words!r:.80}"
+    if fault:
+        raise InvalidInput(f"Point {point.index!r:.80} of the given skeleton: {fault}.")
 
 
 def _same(one: object, other: object) -> bool:

@@ -53,7 +53,7 @@ def void_text(writing: PointWriting | MergeWriting) -> None:
 
 def void_point(draft: Draft, writing: PointWriting, offset: float) -> list[Event]:
     """Takes back the text of a point, and shows the text of the others again."""
-    writing.voided = False
+    writing.voided, draft.reasoned = False, True
     error = ReasoningShown(_WHY)
     events = restart_point(writing, error, shown=True)
     if writing.released:

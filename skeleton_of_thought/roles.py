@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import cast
 
 from skeleton_of_thought import events
-from skeleton_of_thought.adapters.finish_reasons import FAILED, FINAL, reply_error
+from skeleton_of_thought.adapters.finish_reasons import CUT, FAILED, FINAL, reply_error
 from skeleton_of_thought.adapters.replies import ending
 from skeleton_of_thought.errors import OpeningWritten, RoleError
 from skeleton_of_thought.merging import MergeFlow, MergeWriting
@@ -56,7 +56,12 @@ class RoleWriting(MergeWriting):
             return "", RoleError(str(self.fault).replace("merge prompt", "prompt"))
         if reason in FAILED or not text:
             return "", reply_error(reply)
-        return text, None
+        cut = reason in ("length", CUT)
+        if cut or self._length.full:
+            from skeleton_of_thought.text.length import whole_sentences
+
+            text = whole_sentences(text) or ("" if cut else text)
+        return text, None if text else RoleError("The model was cut within its first sentence. Allow it more tokens.")
 
 
 class RolesFlow(MergeFlow):
@@ -70,6 +75,11 @@ class RolesFlow(MergeFlow):
     @abstractmethod
     def _role_words(self) -> int:
         """The words of an opening or a closing."""
+
+    @property
+    @abstractmethod
+    def _may_reason(self) -> bool:
+        """Whether a text that is long enough is read on, as it may turn out to be reasoning."""
 
     def _open_roles(self) -> None:
         """Opens the calls of the roles that the settings ask for."""
@@ -97,7 +107,7 @@ class RolesFlow(MergeFlow):
         writing = self._roles[cast(Role, call.stage)]
         assert writing is not None
         writing.feed(text)
-        if writing.full:
+        if writing.full and not self._may_reason:
             self._cancel(call)
             self._take_role(call, Reply())
 

@@ -58,6 +58,13 @@ class WavesFlow(SourcesFlow):
     _plans: PlanMemory | None
     _waiting: dict[int, PointWriting]
     _word_limit: int | None
+    _passing_on = False
+    """Whether `_write_waiting` is at work."""
+
+    @property
+    def _may_reason(self) -> bool:
+        """Whether a text that is long enough is read on, as it may turn out to be reasoning."""
+        return self._draft.reasoned or self._draft.reading.reasoned
 
     def _take_advice(self, planning: Planning) -> None:
         """Plans as the router advises, unless the model's plans of this kind have been of no use."""
@@ -95,21 +102,28 @@ class WavesFlow(SourcesFlow):
 
     def _write_waiting(self) -> None:
         """Writes the points that have waited for nothing but points that are done by now."""
-        for writing in list(self._waiting.values()):
-            if self.finished or writing.point.index not in self._waiting:
-                continue
-            if all(self._points[i].expansion is not None for i in writing.point.depends_on if i in self._points):
-                del self._waiting[writing.point.index]
-                self._write_point(writing)
+        if self._passing_on:  # a point that fails for its parent ends at once; the loop below sees it
+            return
+        self._passing_on = True
+        while ready := [each for each in self._waiting.values() if self._is_ready(each)]:
+            for writing in ready:
+                if not self.finished and self._waiting.pop(writing.point.index, None) is not None:
+                    self._write_point(writing)
+            if self.finished:
+                break
+        self._passing_on = False
+
+    def _is_ready(self, writing: PointWriting) -> bool:
+        return all(self._points[i].expansion is not None for i in writing.point.depends_on if i in self._points)
 
     def _planned_prompt(self, skeleton: Skeleton, writing: PointWriting) -> Prompt:
         """The prompt of a point with a scope, a length of its own, or points that it builds on."""
         from skeleton_of_thought.text.length import LengthGuard
 
         parents = [self._points[i].expansion for i in writing.point.depends_on if i in self._points]
-        words = self._words_of(skeleton, writing)
+        words, most = self._words_of(skeleton, writing)
         # Only a text that is far too long is cut, see `LengthGuard`.
-        writing.length = None if words is None else LengthGuard(words)
+        writing.length = None if most is None else LengthGuard(most)
         return self._prompts.point(
             skeleton,
             writing.point,
@@ -120,15 +134,23 @@ class WavesFlow(SourcesFlow):
             words=words,
         )
 
-    def _words_of(self, skeleton: Skeleton, writing: PointWriting) -> int | None:
-        """The words of a point: by the limit of the question, or by its plan."""
-        if self._word_limit is None or self._draft.skeleton is None:
-            return writing.point.words
-        from skeleton_of_thought.text.length import share_words
+    def _words_of(self, skeleton: Skeleton, writing: PointWriting) -> tuple[int | None, int | None]:
+        """The words that a point is asked for, and those that it is kept to: by the question's limit, or by its plan.
 
-        roles = bool(self.settings.opening) + self.settings.closing if len(skeleton) > 1 else 0
-        left = max(1, self._word_limit - roles * self._role_words)
-        return share_words(left, skeleton.points)[writing.point.index]
+        Titles count among the words of an answer. Only where they take much of it, shorter points are asked for.
+        """
+        if self._word_limit is None or self._draft.skeleton is None:
+            return writing.point.words, writing.point.words
+        from skeleton_of_thought.text.assembly import heading
+        from skeleton_of_thought.text.length import share_words
+        from skeleton_of_thought.text.words import words_of
+
+        index, points = writing.point.index, skeleton.points
+        roles = bool(self.settings.opening) + self.settings.closing if len(points) > 1 else 0
+        left = self._word_limit - roles * self._role_words
+        titles = sum(len(words_of(heading(point, self.settings.join))) for point in points)
+        asked, kept = (share_words(max(1, limit), points)[index] for limit in (left, left - titles))
+        return (asked if 10 * asked <= 13 * kept else kept), kept
 
     @property
     def _role_words(self) -> int:

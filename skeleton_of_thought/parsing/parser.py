@@ -314,10 +314,11 @@ class SkeletonWriting:
         complete: Whether the rest of the skeleton is of no use: there are enough points, or the model is in a loop. A
             list that comes after other text may be part of the model's reasoning, whose end is still to come. It is
             read on, up to three times `max_points`.
-        restarted: Whether the points that `feed` and `close` returned were part of the model's reasoning. They are
-            `voided`, and those that are returned now are the first. Whoever takes them back clears it.
+        restarted: Whether the points that were returned were part of the model's reasoning. They are `voided`, and
+            those that are returned now are the first. Whoever takes them back clears it.
         voided: The points that were returned and are void.
         written: The skeleton as the model wrote it, repeats included; empty until `close`.
+        reasoned: Whether it began with reasoning that only its closing mark has shown.
     """
 
     def __init__(  # noqa: PLR0917 - the sizes of a skeleton
@@ -330,12 +331,10 @@ class SkeletonWriting:
         max_parents: int = 8,
     ) -> None:
         self.points: list[Point] = []
-        self.complete = False
-        self.restarted = False
+        self.complete = self.restarted = self.reasoned = False
         self.voided: tuple[Point, ...] = ()
         self.written = Skeleton()
-        self._min_points = min_points
-        self._max_points = max_points
+        self._min_points, self._max_points = min_points, max_points
         self._shown = self._found = 0
         self._parser = SkeletonParser(prefill=prefill, planning=planning)
         self._plan = self._parser.plan
@@ -407,6 +406,7 @@ class SkeletonWriting:
     def _from_the_first(self) -> list[Point]:
         """Forgets what was read before the parser restarted; returns the parser's points."""
         self._prefilled = ()
+        self.reasoned = self._parser.restarted
         if self._guard is not None:
             self._guard.restart()
         if self._shown:

@@ -16,14 +16,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from skeleton_of_thought.parsing import plan_words as words_of
 from skeleton_of_thought.parsing.mark import pattern
 from skeleton_of_thought.parsing.marks import clean_title
 from skeleton_of_thought.types import Planning
 
-__all__ = ["PlanLine", "read_numbers", "read_plan_line", "sums_up"]
+__all__ = ["PlanLine", "is_length", "read_numbers", "read_plan_line", "sums_up"]
 
 
 class PlanLine(NamedTuple):
@@ -153,6 +153,11 @@ def read_numbers(text: str) -> tuple[tuple[int, ...], bool]:
     return (tuple(dict.fromkeys(numbers)), False) if not folded[end:].strip(" .)]") else ((), False)
 
 
+def is_length(words: object) -> TypeGuard[int]:
+    """Whether a number of words may be the length of a point."""
+    return isinstance(words, int) and words >= _LEAST_WORDS
+
+
 def _without_label(note: str) -> str:
     """A note without a word such as "Covers:" before it."""
     label = _LABEL.match(note)
@@ -236,7 +241,7 @@ def _read_parts(text: str, separator: re.Match[str]) -> tuple[_Parts, re.Match[s
 def _read_part(text: str, at: int) -> _Parts | None:
     if length := _LENGTH.match(text, at):
         least, most = int(length["n"]), int(length["to"] or length["n"])
-        return _Parts(length.end(), words=(least + most) // 2) if least >= _LEAST_WORDS else None
+        return _Parts(length.end(), words=(least + most) // 2) if is_length(least) else None
     if free := _FREE.match(text, at):
         return _Parts(free.end())
     before = _BEFORE.match(text, at)

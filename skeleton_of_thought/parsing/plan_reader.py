@@ -11,7 +11,7 @@ from typing import Any
 from skeleton_of_thought.parsing.data import plain_title, plan_fields
 from skeleton_of_thought.parsing.mark import Title
 from skeleton_of_thought.parsing.marks import clean_title
-from skeleton_of_thought.parsing.plan_lines import read_numbers, read_plan_line
+from skeleton_of_thought.parsing.plan_lines import is_length, read_numbers, read_plan_line
 from skeleton_of_thought.planning import PlanGuard
 from skeleton_of_thought.types import PlanItem, Planning, Point, Skeleton
 
@@ -101,7 +101,7 @@ class PlanReader:
             line.title,
             tuple(sorted(self.named[-1])),
             line.scope if scope is None else scope,
-            words or line.words,
+            words if is_length(words) else line.words,
         )
 
     def _numbers(self, after: Any) -> tuple[list[int], bool]:

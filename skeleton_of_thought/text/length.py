@@ -10,7 +10,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.text.words import UNSPACED, is_unspaced
 from skeleton_of_thought.types.answer import Point
 
-__all__ = ["LengthGuard", "most_points", "share_words", "word_limit"]
+__all__ = ["LengthGuard", "most_points", "share_words", "whole_sentences", "word_limit"]
 
 _SPEAKS_OF_WORDS = re.compile(r"word|w(?:ö|oe)rt|wort|mot|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.I)
 """Every limit has one of these."""
@@ -76,6 +76,17 @@ def most_points(limit: int, max_points: int, min_points: int) -> int:
     return max(min_points, min(max_points, limit // _POINT_WORDS))
 
 
+def whole_sentences(text: str) -> str:
+    """A text that was cut, up to the end of its last whole sentence; empty if it has none."""
+    for found in reversed(list(_SENTENCE_END.finditer(text))):
+        line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+        last = line.rsplit(maxsplit=1)[-1].lstrip("(\"'“„«") if line.strip() else ""
+        short = (len(last) == 1 and last.isalpha()) or last.lower() in _ABBREVIATIONS or _NUMBER.fullmatch(line)
+        if found[0] != "." or not short:
+            return text[: found.end()]
+    return ""
+
+
 # --- the guard --------------------------------------------------------------------------------------
 
 _TOKENS = re.compile(rf"[^\W_{UNSPACED}]+|.", re.S)
@@ -85,6 +96,9 @@ _AT_ONCE = frozenset("。！？｡．།༎។៕။")
 _SIGNS = _AT_ONCE | frozenset(".!?…‼⁇⁈⁉؟۔।॥։።፧፨")
 _CLOSING = frozenset("\"'”’“»›)]}*_`」』》〉）】］")
 """Marks that belong to the sentence before them when they stand behind its sign."""
+_SENTENCE_END = re.compile(
+    rf"[{re.escape(''.join(sorted(_SIGNS)))}]+[{re.escape(''.join(sorted(_CLOSING)))}]*(?=\s|\Z)|[{''.join(sorted(_AT_ONCE))}]+"
+)
 _DANGLING = frozenset(",;:-–—/|(，、；：")
 """Marks that are left out where a text ends at a word."""
 _SPACED_OUT = re.compile("[\u0e00-\u0eff]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skeleton_of_thought.board import Action
-from skeleton_of_thought.errors import OpeningWritten, ParentError, PointOverlap, RoleError
+from skeleton_of_thought.errors import InvalidInput, OpeningWritten, ParentError, PointOverlap, RoleError
 from skeleton_of_thought.events import (
     AnswerDelta,
     AnswerDone,
@@ -25,7 +25,7 @@ from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.plan_memory import PlanMemory
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Call, Cancel, Conversation, Point, Reply, RouteDecision, Skeleton
+from skeleton_of_thought.types import Call, Cancel, Conversation, PlanItem, Point, Reply, RouteDecision, Skeleton
 
 QUESTION = Conversation.of("Which heating suits an old house?")
 GRAPH = (
@@ -196,6 +196,13 @@ class TestWaves:
         assert isinstance(answer.errors[4].__cause__, ConnectionError)
         assert answer.expansions[3].attempts == 0
 
+    def test_a_parent_of_very_many_points_may_fail(self):
+        points = (Point(1, "Gas"), *(Point(i, f"Use {i}", (1,)) for i in range(2, 600)))
+        settings = Settings(max_retries=0, on_point_error="placeholder", on_parent_error="fail")
+        answering = Answering(settings=settings, skeleton=Skeleton(points))
+        answering.fail(1)
+        assert len(answering.said[-1].answer.errors) == 599
+
     def test_titles_stay_as_they_are(self):
         answering = planned(planning="titles")
         assert answering.waiting == [1, 2, 3, 4]
@@ -257,6 +264,34 @@ class TestRoles:
         words = len(answering.said[-1].answer.closing.split())
         assert 10 < words <= 1.3 * 45
 
+    @pytest.mark.parametrize(
+        ("text", "kept"),
+        [
+            ("So take gas. It is cheap and", "So take gas."),
+            ("Ask Dr. No about 3.5 kW! He knows e.g", "Ask Dr. No about 3.5 kW!"),
+            ("选燃气。它很便", "选燃气。"),
+            ("So take gas because it is", ""),
+        ],
+    )
+    def test_a_closing_that_was_cut_ends_with_its_last_whole_sentence(self, text, kept):
+        answering = planned(closing=True, max_retries=1)
+        for index in (1, 2, 3, 4):
+            answering.write(index, f"Text of point {index}.")
+        answering.write("closing", text, done=False)
+        answering.see(answering.flow.done(answering.call("closing").id, Reply(finish_reason="length")))
+        answer = answering.said[-1].answer
+        assert answer.closing == kept
+        assert isinstance(answer.role_errors.get("closing"), RoleError) == (not kept)
+
+    def test_long_reasoning_that_its_closing_mark_shows_is_no_closing(self):
+        reasoning = "".join(f"I wonder about thing {i} of it. " for i in range(40))
+        answering = planned("1. First I think.\n</think>\n1. Gas: price\n2. Wood: work\n", closing=True)
+        for index in (1, 2):
+            answering.write(index, f"Text of point {index}.")
+        answering.write("closing", reasoning, done=False)
+        answering.write("closing", "</think>\nSo take gas.")
+        assert answering.said[-1].answer.closing == "So take gas."
+
     def test_one_point_needs_none(self):
         answering = planned("1. Gas\n", planning="titles", opening=True, closing=True)
         answering.write(1, "It burns.")
@@ -317,6 +352,7 @@ class TestRewriting:
         assert "falls each year because more" in text_of(answering.call(2))
         assert released(answering.said).startswith("1. Gas: Gas is old.")
         assert answering.waiting == [3, 2]
+        assert answering.call(2).delay == 0
         answering.write(3, "Wood is work.")
         answering.write(2, f"{SAME} Pumps hum.")
         answer = answering.said[-1].answer
@@ -364,6 +400,35 @@ class TestLength:
         assert {each.finish_reason for each in answer.expansions} == {"max_words"}
         assert answer.finish_reason == "stop"
         assert answer.text == released(answering.said)
+
+    @pytest.mark.parametrize("planning", ["titles", "graph"])
+    @pytest.mark.parametrize("join", ["numbered", "headings", "paragraphs"])
+    @pytest.mark.parametrize("roles", [False, True])
+    def test_an_answer_stays_within_the_limit_with_its_titles(self, planning, join, roles):
+        question = Conversation.of("Which heating suits an old house? Answer in 100 words.")
+        settings = Settings(planning=planning, join=join, opening=roles, closing=roles, eager=True)
+        answering = Answering(settings=settings, question=question)
+        lines = [f"{i}. The heating number {i} of all those that exist: its price\n" for i in range(1, 9)]
+        answering.write("skeleton", "".join(lines))
+        while answering.open:
+            answering.write(answering.waiting[0], "words without any end of a sentence, " * 60)
+        assert 70 <= len(answering.said[-1].answer.text.split()) <= 130
+
+    def test_long_reasoning_that_its_closing_mark_shows_is_no_text(self):
+        question = Conversation.of("Which heating suits an old house? Answer in 120 words.")
+        answering = Answering(settings=Settings(), question=question)
+        answering.write("skeleton", "I think first.\n</think>\n1. Gas\n2. Wood\n")
+        answering.write(1, "".join(f"I wonder about thing {i} of it. " for i in range(40)), done=False)
+        answering.write(1, "</think>\nIt burns.")
+        answering.write(2, "It burns, too.")
+        assert answering.said[-1].answer.text == "1. Gas: It burns.\n\n2. Wood: It burns, too."
+
+    @pytest.mark.parametrize("words", [-5, 0, 1, True, 80])
+    def test_a_plan_as_data_has_lengths_that_a_point_can_have(self, words):
+        answering = Answering(settings=Settings(planning="scoped"), structured=True)
+        plan = (PlanItem("Gas", "price", words=words), PlanItem("Wood", "work"))
+        answering.see(answering.flow.done(answering.call("skeleton").id, Reply(plan=plan)))
+        assert answering.call(1).point.words == (80 if words == 80 else None)
 
 
 class TestAuto:
@@ -419,3 +484,27 @@ def test_a_given_skeleton_may_be_a_graph():
     assert "It costs." in text_of(answering.call(3))
     answering.write(3, "Take gas.")
     assert answering.said[-1].answer.planning == "graph"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"depends_on": None}, {"depends_on": 1}, {"depends_on": "1"}, {"words": 0}, {"words": "80"}, {"scope": 5}]
+)
+def test_a_given_point_that_cannot_be_used_is_refused(odd):
+    with pytest.raises(InvalidInput, match=f"Point 2 of the given skeleton: {next(iter(odd))} must be"):
+        AnswerFlow(QUESTION, skeleton=Skeleton((Point(1, "Gas"), Point(2, "Wood", **odd))))
+
+
+def test_a_failed_retrieval_is_not_taken_for_one_that_found_nothing():
+    settings = Settings(rewrite_overlap=True, on_point_error="placeholder", max_retries=0)
+    answering = Answering(settings=settings, retrieval="per_point", nothing_found="Nothing was found.")
+    answering.write("skeleton", "1. Gas\n2. Wood\n3. Pumps\n")
+    first, second, third = answering.open
+    answering.see(answering.flow.done(first.id, Reply(sources=("a",), context="On gas.")))
+    answering.see(answering.flow.failed(second.id, ConnectionError("it broke")))
+    answering.see(answering.flow.done(third.id, Reply(sources=("c",), context="On pumps.")))
+    answering.open = [call for call in answering.open if call.stage == "point"]
+    answering.write(1, "Gas burns.")
+    answering.write(3, "Pumps hum.")
+    answer = answering.said[-1].answer
+    assert isinstance(answer.errors[2], ConnectionError)
+    assert "Nothing was found." not in answer.text == released(answering.said)
