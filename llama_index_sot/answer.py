@@ -120,7 +120,9 @@ class AnswerConfig:
     def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:
         """The chat or the question alone, with the most calls that are open at a time; see `flow`."""
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
-        graph = self.settings.planning in ("graph", "auto")
+        # A router that is not told of graphs sends what needs one the direct way.
+        may = self.settings.planning == "auto" and (self.plans is None or self.plans.may("graph"))
+        graph = self.settings.planning == "graph" or may
         request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph)
         return Conversation(self.chat or (Message("user", question),), request)
 

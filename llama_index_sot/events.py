@@ -28,7 +28,6 @@ from pydantic import Field
 
 from skeleton_of_thought import events
 from skeleton_of_thought.errors import error_text
-from skeleton_of_thought.types import Answer
 
 __all__ = [
     "AnswerDelta",
@@ -195,9 +194,7 @@ def typed_event(event: events.Event, waves: dict[int, int] | None = None) -> Ske
             waves[point.index] = 1 + max((waves.get(parent, 0) for parent in point.depends_on), default=0)
         case events.SkeletonDone(skeleton):
             waves.update(skeleton.waves)
-            return SkeletonReady(
-                titles=list(skeleton.titles), plan=Answer("", "", "skeleton", skeleton).to_dict()["plan"]
-            )
+            return SkeletonReady(titles=list(skeleton.titles), plan=skeleton.plan)
         case events.SkeletonRestarted(skeleton):
             waves.clear()
             return SkeletonRestarted(titles=list(skeleton.titles))

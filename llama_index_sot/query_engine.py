@@ -154,7 +154,12 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
         if retriever is not None and query_engine is not None:
             raise InvalidInput("Give a retriever or a query_engine to retrieve by, not both.")
         llm = llm or _llm_of(query_engine) or LlamaIndexSettings.llm
-        templates = Templates(others.pop("prompts", None) or PromptSet(), llm, others.get("citations", False))
+        templates = Templates(
+            others.pop("prompts", None) or PromptSet(),
+            llm,
+            others.get("citations", False),
+            planned=split.settings.planning in ("scoped", "graph"),
+        )
         templates.update(split.templates)
         callback_manager = others.pop("callback_manager", None) or LlamaIndexSettings.callback_manager
         postprocessors = tuple(others.pop("node_postprocessors", None) or ())

@@ -113,7 +113,9 @@ class SkeletonOfThoughtSynthesizer(BaseSynthesizer):
         )
         self._num_workers = None if num_workers is None else int(num_workers)
         self._citations = options.get("citations", False)
-        self._templates = Templates(options.get("prompts") or PromptSet(), self._llm, self._citations, _KEYS)
+        planned = self._settings.planning in ("scoped", "graph")
+        base = options.get("prompts") or PromptSet()
+        self._templates = Templates(base, self._llm, self._citations, _KEYS, planned=planned)
         self._templates.update(split.templates)
 
     # --- prompts ---

@@ -124,6 +124,7 @@ class Templates:
         citations: Whether the wording for a context asks for citations.
         keys: The keys of the templates that can be replaced.
         own: The user's templates, by their keys.
+        planned: Whether the settings ask for a plan, so that `point_template` is shown as planned points are asked for.
         warned: Whether the log has a line about nodes without text.
     """
 
@@ -132,6 +133,7 @@ class Templates:
     citations: bool = False
     keys: tuple[str, ...] = KEYS
     own: dict[str, BasePromptTemplate] = field(default_factory=dict)
+    planned: bool = False
     warned: bool = False
 
     def shown(self) -> dict[str, BasePromptTemplate]:
@@ -165,6 +167,8 @@ class Templates:
         stages: dict[str, Any] = {
             _STAGES[key]: LlamaIndexTemplate(template, self.llm, variables or {}) for key, template in own.items()
         }
+        if "point" in stages:
+            stages["planned_point"] = None  # the user's template serves planned points, too
         return replace(self.base, context=self._context_wording(), **stages)
 
     @cached_property
@@ -203,6 +207,8 @@ class Templates:
             untouched = self.base.context == core.PromptSet().context
             return PromptTemplate(_CITED if self.citations and untouched else _renamed(self.base.context))
         template: Any = getattr(self.base, _STAGES[key])
+        if key == "point_template" and self.planned:
+            template = self.base.planned("planned_point")
         if template is None:
             if key == "direct_template":
                 return PromptTemplate("{query_str}")

@@ -69,7 +69,7 @@ class LLMCall:
             reader = TemplateRouter(router, system_prompt=system_prompt) if system_prompt else router
             decision = decide_at_once(reader, conversation)
             if decision is not None and not decision.use_skeleton:
-                self._record = DirectRecord(router, decision, conversation.question, config.settings)
+                self._record = DirectRecord(router, decision, conversation.question, config.settings, config.plans)
                 return
             if decision is not None:
                 config = dataclasses.replace(config, router=KnownDecision(router, decision))

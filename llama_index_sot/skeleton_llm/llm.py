@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from llama_index.core import Settings as LlamaIndexSettings
@@ -143,7 +144,9 @@ class SkeletonOfThoughtLLM(WrappedLLM):
             **prompt_formats(llm, adopted=resolved.adopted),
         )
         self._options = {name: value for name, value in options.items() if name != "callback_manager"}
-        self._settings, self._router, self._concurrency = split.settings, router, concurrency
+        # The text of a message cannot be taken back, so the points wait for the opening.
+        held = replace(split.settings, opening=bool(split.settings.opening))
+        self._settings, self._router, self._concurrency = held, router, concurrency
         self._plans = plan_memory(split.settings)
         self._templates = Templates(others.get("prompts") or PromptSet(), llm)
         self._templates.update(split.templates)

@@ -6,13 +6,16 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skeleton_of_thought.adapters.finish_reasons import reply_error
 from skeleton_of_thought.adapters.replies import lacks_text
 from skeleton_of_thought.routers.base import AnyRouter, RouterWrapper, report_answer
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Reply, RouteDecision, Span, Timings, Usage
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["PER_CALL_SETTINGS", "DirectRecord", "KnownDecision", "suits_points"]
 
@@ -91,6 +94,7 @@ class DirectRecord:
         decision: Its decision.
         question: The question.
         settings: How often, and after what pause, a call whose reply has no text is made again.
+        plans: What the model's plans have been like, which counts the answers since; None where nothing asks.
         shown: Whether the caller has a part of the reply.
     """
 
@@ -98,6 +102,7 @@ class DirectRecord:
     decision: RouteDecision
     question: str
     settings: Settings
+    plans: PlanMemory | None = None
     shown: bool = field(default=False, init=False)
     _attempt: int = field(default=1, init=False)
     _began: float = field(default_factory=time.perf_counter, init=False)
@@ -166,3 +171,5 @@ class DirectRecord:
             usage_by_stage={"direct": usage} if self._usage else {},
         )
         report_answer(self.router, answer)
+        if self.plans is not None:
+            self.plans.observe(answer)

@@ -9,7 +9,9 @@ import re
 import pytest
 from llama_index.core.base.llms.types import LLMMetadata
 from llama_index.core.callbacks import CallbackManager, CBEventType
+from llama_index.core.chat_engine import SimpleChatEngine
 from llama_index.core.llms import MockLLM
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.schema import QueryBundle
 
@@ -36,6 +38,7 @@ from llama_index_sot.events import (
 from llama_index_sot.llm_calls import resolve_llm
 from skeleton_of_thought.adapters.engines import EAGER_PAYS_LOCALLY
 from skeleton_of_thought.errors import InvalidInput, PointError, PromptTooLong
+from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Point, RouteDecision, Skeleton
 
@@ -195,6 +198,24 @@ def test_a_callers_own_variable_may_have_the_name_of_a_plans(kit):
     assert all("for travellers" in seen.text for seen in llm.watch.of("point"))
 
 
+@pytest.mark.parametrize("make", [SkeletonOfThoughtQueryEngine.from_defaults, SkeletonOfThoughtSynthesizer])
+def test_the_point_template_that_is_shown_is_the_one_of_the_settings(kit, make):
+    own = PromptSet(planned_point="{question} The point to write: {index}. {title}")
+    titles, planned = (make(kit.ChatLLM(script=script(kit)), planning=kind) for kind in ("auto", "graph"))
+    shown = planned.get_prompts()["point_template"].get_template()
+    assert "{plan}" in shown
+    assert "{plan}" not in titles.get_prompts()["point_template"].get_template()
+    planned.update_prompts(planned.get_prompts())
+    assert planned._templates.own == {}
+    llm = kit.ChatLLM(script=script(kit))
+    engine = kit.make(llm, planning="graph", prompts=own)
+    engine.update_prompts({"point_template": PromptTemplate(f"{shown}\n\nIn verse.")})
+    engine.query("Train or plane?")
+    (child,) = llm.watch.of("point", 4)
+    assert child.text.endswith("\n\nIn verse.")
+    assert [i for i in (1, 2, 3) if TEXTS[i] in child.text] == [1, 3]
+
+
 # --- openings and closings -----------------------------------------------------------------------------------------
 
 
@@ -221,6 +242,19 @@ async def test_an_answer_goes_without_an_opening_that_failed(ask, LLMClass, kit)
     assert str(response).endswith("\n\nThe closing.")
     sot = response.metadata["sot"]
     assert (sot["opening"], sot["role_errors"]) == ("", {"opening": {"type": "OSError", "message": "cut"}})
+
+
+async def test_a_chats_memory_has_the_points_once(kit):
+    llm = kit.CompletingLLM(script=script(kit))
+    sot_llm = SkeletonOfThoughtLLM(llm, router=None, planning="graph", opening="restart")
+    memory = ChatMemoryBuffer.from_defaults(token_limit=10_000)
+    engine = SimpleChatEngine.from_defaults(llm=sot_llm, memory=memory)
+    whole = str(engine.chat("Train or plane?"))
+    assert whole.startswith("The opening.\n\n1. Trains: ")
+    assert "".join(engine.stream_chat("Train or plane?").response_gen) == whole
+    response = await engine.astream_chat("Train or plane?")
+    assert "".join([text async for text in response.async_response_gen()]) == whole
+    assert [message.content for message in engine.chat_history[1::2]] == [whole] * 3
 
 
 # --- events, spans and callbacks -----------------------------------------------------------------------------------
@@ -338,8 +372,9 @@ class Advising:
         self.graph = []
 
     def at_once(self, conversation):
-        self.graph.append(conversation.request.graph)
-        return RouteDecision(True, reason="It compares.", planning="graph")
+        graph = conversation.request.graph
+        self.graph.append(graph)
+        return RouteDecision(graph, reason="It compares.", planning="graph" if graph else None)
 
     def route(self, conversation):
         return self.at_once(conversation)
@@ -382,6 +417,16 @@ def test_auto_asks_no_more_for_what_a_model_could_not_do_twice(kit):
     assert not third.may("graph")
     assert engine.query("Train or plane?").metadata["sot"]["route"] == "direct"
     assert kit.make(llm, planning="graph")._plans is None
+
+
+def test_the_llm_tells_its_router_what_the_wrapped_one_can_plan(kit):
+    llm = kit.CompletingLLM(script=script(kit, "1. Trains\n2. Planes\n3. Prices"))
+    router = Advising()
+    sot_llm = SkeletonOfThoughtLLM(llm, planning="auto", router=router)
+    found = [sot_llm.complete("Train or plane?").additional_kwargs["sot"] for _ in range(24)]
+    # Twice in vain, directly for 20 answers, and once more.
+    assert router.graph == [True] * 2 + [False] * 20 + [True, False]
+    assert [sot["route"] for sot in found] == ["skeleton"] * 2 + ["direct"] * 20 + ["skeleton", "direct"]
 
 
 async def test_events_have_the_kind_that_the_router_advises(kit):
