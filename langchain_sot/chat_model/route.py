@@ -227,7 +227,9 @@ def route_call(
     if plan.router is None:
         return CallRoute(delegated=False, plan=plan, models=models)
     request = models.for_config(config).request(config.get("max_concurrency"))
-    if plan.settings.planning in ("graph", "auto"):
+    if plan.settings.planning == "graph" or (
+        plan.settings.planning == "auto" and (plan.plans is None or plan.plans.may("graph"))
+    ):
         request = replace(request, graph=True)
     conversation = Conversation(tuple(convert_message(message) for message in messages), request)
     with dropped():
@@ -238,7 +240,7 @@ def route_call(
     if decision.use_skeleton or plan.retriever is not None:
         known = replace(plan, router=KnownDecision(plan.router, decision))
         return CallRoute(delegated=False, plan=known, models=models)
-    direct = DirectAnswer(plan.router, decision, conversation.question, plan.settings)
+    direct = DirectAnswer(plan.router, decision, conversation.question, plan.settings, plan.plans)
     return CallRoute(delegated=True, direct=direct, models=models)
 
 
