@@ -193,9 +193,10 @@ class PrefillEcho:
 class ExpansionText(WholeText):
     """Cleans the text of one point as it streams.
 
-    Drops reasoning, an echo of the point's number or title at the start, and white space around
-    the whole. `feed` and `close` return the text that may be shown; their join does not depend on the
-    chunking. Text is held back only while it may still turn out to be an echo, or is trailing white space.
+    Drops reasoning, an echo of the point's number, title or note at the start, and white space around the whole. A
+    note that is all there is, or the start of the first sentence, stays. `feed` and `close` return the text that may
+    be shown; their join does not depend on the chunking. Text is held back only while it may still turn out to be an
+    echo, or is trailing white space.
 
     Attributes:
         echoed: Whether an echo was dropped. A closed text that is empty was nothing but the echo then.
@@ -234,8 +235,12 @@ class ExpansionText(WholeText):
             self._head += text
             # No echo is longer than this. Endless marks or blanks are not read again and again, and the characters
             # that decide are the same for all chunkings.
-            most = len(self._point.title) + _LONGEST_ECHO
-            end = _echo_end(self._head[:most], self._point, final=final or len(self._head) > most)
+            scope = self._point.scope
+            most = len(self._point.title) + len(scope) + _LONGEST_ECHO
+            final = final or len(self._head) > most
+            end = _echo_end(self._head[:most], self._point, final=final)
+            if end is not None and scope:
+                end = _note_end(self._head[:most], end, scope, final=final)
             if end is None:
                 return ""
             self._marks_go_on = end == most
@@ -246,7 +251,7 @@ class ExpansionText(WholeText):
         return self._trim(text)
 
 
-# --- echoes of a point's number and title ---------------------------------------------------------
+# --- echoes of a point's number, title and note ---------------------------------------------------
 
 _LONGEST_ECHO = 120
 _WORD = re.compile(r"(?ai:point|step|item|section)\s*")
@@ -257,6 +262,7 @@ _AFTER_NUMBER = ".):、．：]"
 _IN_TITLE = " \t\r\n*_"
 _CLOSING = "*_\"'”` )]"
 _AFTER_TITLE = ":：.-–—\n"
+_AFTER_NOTE = ":：-–—\n"
 _BEHIND_ECHO = _AFTER_TITLE + "*_\"'”` \t\r\n"
 
 
@@ -291,6 +297,29 @@ def _echo_end(text: str, point: Point, *, final: bool) -> int | None:
         return number or 0
     end = length - len(text[after:].lstrip(_BEHIND_ECHO))
     return None if end == length and not final else end
+
+
+def _note_end(text: str, start: int, scope: str, *, final: bool) -> int | None:
+    """The end of the note that `text` repeats at `start`, set off from text that follows it; else `start`.
+
+    Returns:
+        None while it is undecided.
+    """
+    undecided = start if final else None
+    length = len(text)
+    note = _title_end(text, length - len(text[start:].lstrip(_MARKS)), scope)
+    if note is None:
+        return undecided
+    if not note:
+        return start
+    after = length - len(text[note:].lstrip(_CLOSING))
+    end = length - len(text[after:].lstrip(_BEHIND_ECHO))
+    if end == length:
+        return undecided
+    # "Walks, food. Both cost time" begins with a sentence, and "walks-only" with another word.
+    if text[after] not in _AFTER_NOTE or (text[after] in "-–" and after == note):
+        return start
+    return end
 
 
 def _number_end(text: str, start: int, number: str, *, final: bool) -> int | None:

@@ -98,6 +98,47 @@ def test_the_result_does_not_depend_on_the_chunking(pieces, data):
     assert clean(text, pieces=chunks) == clean(text)
 
 
+NOTED = Point(3, "Daily care", scope="feeding, walks and cleaning")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Feeding, walks and cleaning - Both want a meal.", "Both want a meal."),
+        ("feeding, walks and cleaning: both want a meal.", "both want a meal."),
+        ('"Feeding, walks and cleaning"\n\nBoth want a meal.', "Both want a meal."),
+        ("3. **Daily care**: feeding, walks and cleaning\nBoth want a meal.", "Both want a meal."),
+        ("Daily care: both want a meal.", "both want a meal."),
+        # What is the start of a sentence, or all there is, is the model's text.
+        ("Feeding, walks and cleaning take an hour.", "Feeding, walks and cleaning take an hour."),
+        ("Feeding, walks and cleaning. It all adds up.", "Feeding, walks and cleaning. It all adds up."),
+        ("Feeding, walks and cleaning-up take an hour.", "Feeding, walks and cleaning-up take an hour."),
+        ("Feeding, walks and cleaning", "Feeding, walks and cleaning"),
+        ("Feeding, walks and cleaning -", "Feeding, walks and cleaning -"),
+        ("3. Daily care: feeding, walks and cleaning", "feeding, walks and cleaning"),
+        ("Feeding, walks", "Feeding, walks"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 4, 1000])
+def test_a_note_that_stands_before_the_text_is_an_echo(text, expected, size):
+    assert clean(text, NOTED, pieces=[text[i : i + size] for i in range(0, len(text), size)]) == expected
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["3. ", "Daily care", "feeding, walks", " and cleaning", ": ", " - ", "\n", "*", ".", " ", "x" * 90]
+        )
+    ),
+    st.data(),
+)
+def test_notes_are_dropped_alike_in_any_chunking(pieces, data):
+    text = "".join(pieces)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert clean(text, NOTED, pieces=parts) == clean(text, NOTED)
+
+
 def test_text_streams_once_it_cannot_be_an_echo():
     cleaner = ExpansionText(POINT)
     assert cleaner.feed("Rest") == "Rest"
