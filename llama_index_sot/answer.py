@@ -32,7 +32,7 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.plan_memory import PlanMemory
+    from skeleton_of_thought.plan_memory import PlanMemory, graph_allowed
 
 __all__ = ["AnswerConfig", "AnswerRun"]
 
@@ -121,8 +121,8 @@ class AnswerConfig:
         """The chat or the question alone, with the most calls that are open at a time; see `flow`."""
         limits = (self.num_workers, self.point_llm.room(streamed=live, sync=sync))
         # A router that is not told of graphs sends what needs one the direct way.
-        may = self.settings.planning == "auto" and (self.plans is None or self.plans.may("graph"))
-        graph = self.settings.planning == "graph" or may
+        planning = self.settings.planning
+        graph = planning in ("graph", "auto") and graph_allowed(planning, self.plans)
         request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph)
         return Conversation(self.chat or (Message("user", question),), request)
 

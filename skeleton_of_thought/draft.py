@@ -77,6 +77,7 @@ class PointWriting:
         ended: Why its text ended, and its error, while it waits to be compared with others; else None.
         passage: What it shares with another point, where it is written anew for that.
         rewritten: Whether it is written anew for that.
+        repeated: The other point, and the share of its trigrams that stand there.
         first_text: Its pieces and the reason of their end, while it is written anew; else None.
     """
 
@@ -96,6 +97,7 @@ class PointWriting:
         self.ended: tuple[str | None, Exception | None] | None = None
         self.passage = ""
         self.rewritten = False
+        self.repeated: tuple[PointWriting, float] | None = None
         self.first_text: tuple[list[str], str | None] | None = None
         self.restart(loops)
 

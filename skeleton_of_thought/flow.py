@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from skeleton_of_thought import events
 from skeleton_of_thought.adapters.finish_reasons import CUT, FAILED, FINAL, describe_failure, reply_error
@@ -20,6 +20,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.failing import FailingFlow
 from skeleton_of_thought.parsing.mark import replace_surrogates
 from skeleton_of_thought.parsing.parser import SkeletonWriting, check_skeleton, first_titles, without_reasoning
+from skeleton_of_thought.plan_memory import PlanMemory, graph_allowed
 from skeleton_of_thought.planning import cut_plan, kind_of, safe_skeleton
 from skeleton_of_thought.prompts import DEFAULT_PROMPTS, PromptSet
 from skeleton_of_thought.restarts import void_point
@@ -29,9 +30,6 @@ from skeleton_of_thought.templates import AnswerPrompts
 from skeleton_of_thought.types.answer import Answer, Conversation, Planning, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 from skeleton_of_thought.waves import TOO_LONG, own_settings, with_graph
-
-if TYPE_CHECKING:
-    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["AnswerFlow"]
 
@@ -116,7 +114,7 @@ class AnswerFlow(FailingFlow):
         self._may_plan = settings.planning != "titles" or settings.rewrite_overlap or self._word_limit is not None
         self._may_plan = self._may_plan or skeleton is not None
         self._asked = conversation
-        if settings.planning == "graph" or (settings.planning == "auto" and (plans is None or plans.may("graph"))):
+        if settings.planning in ("graph", "auto") and graph_allowed(settings.planning, plans):
             self._asked = with_graph(conversation)
         self._plans, self._waiting, self._ending = plans, {}, False
         self._racing = False

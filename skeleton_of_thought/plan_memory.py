@@ -14,7 +14,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import is_whole
 from skeleton_of_thought.types import Answer, Planning, Skeleton
 
-__all__ = ["PlanMemory", "is_usable_plan"]
+__all__ = ["PlanMemory", "graph_allowed", "is_usable_plan"]
 
 _GIVEN = "given skeleton"
 """The reason of an answer whose skeleton its caller gave."""
@@ -107,3 +107,8 @@ def _usable(answer: Answer) -> bool | None:
     if refused or answer.reason.startswith(_NO_REPLY) or (stages and "skeleton" not in stages):
         return None
     return False
+
+
+def graph_allowed(planning: str, plans: PlanMemory | None) -> bool:
+    """Whether a router may ask for a graph (`Request.graph`), by `Settings.planning` and the model's plans so far."""
+    return planning == "graph" or (planning == "auto" and (plans is None or plans.may("graph")))

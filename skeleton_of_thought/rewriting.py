@@ -27,6 +27,9 @@ class RewritingFlow(WavesFlow):
 
     def _compare(self, writing: PointWriting, reason: str | None, error: Exception | None) -> None:
         """Takes the end of a point's text: writes anew what repeats it or is repeated by it; ends what may end."""
+        if writing.first_text is not None and self._repeats_as_much(writing):
+            self._keep_first_text(writing, PointOverlap("Written anew, it repeats as much of the other point."))
+            return
         writing.ended = (reason, error)
         writing.first_text = None
         if _is_written(writing):
@@ -44,6 +47,14 @@ class RewritingFlow(WavesFlow):
                     break
                 self._close_point(each, *each.ended, compared=True)
 
+    def _repeats_as_much(self, writing: PointWriting) -> bool:
+        """Whether a rewritten point shares no less than before with the point that it repeated."""
+        from skeleton_of_thought.text.overlap import shared_with
+
+        assert writing.repeated is not None
+        other, share = writing.repeated
+        return shared_with("".join(writing.pieces), "".join(other.pieces), ignore=self._draft.question).share >= share
+
     def _compare_pair(self, earlier: PointWriting, later: PointWriting) -> None:
         from skeleton_of_thought.text.overlap import shared_with
 
@@ -58,6 +69,7 @@ class RewritingFlow(WavesFlow):
         assert later.ended is not None
         later.first_text, later.ended = (later.pieces, later.ended[0]), None
         later.rewritten, later.passage = True, found.passage
+        later.repeated = (earlier, found.share)
         error = PointOverlap(f"It shares {found.share:.0%} of its word trigrams with point {earlier.point.index}.")
         self._actions += restart_point(later, error, shown=True)
         later.restart(self._draft.loop_guard())

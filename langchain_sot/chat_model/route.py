@@ -23,6 +23,7 @@ from langchain_sot.routers import ChildRunRouter
 from skeleton_of_thought.adapters.as_model import DirectRecord, KnownDecision
 from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclosing_stream, closing_stream
+from skeleton_of_thought.plan_memory import graph_allowed
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Conversation
 
@@ -227,9 +228,7 @@ def route_call(
     if plan.router is None:
         return CallRoute(delegated=False, plan=plan, models=models)
     request = models.for_config(config).request(config.get("max_concurrency"))
-    if plan.settings.planning == "graph" or (
-        plan.settings.planning == "auto" and (plan.plans is None or plan.plans.may("graph"))
-    ):
+    if graph_allowed(plan.settings.planning, plan.plans):
         request = replace(request, graph=True)
     conversation = Conversation(tuple(convert_message(message) for message in messages), request)
     with dropped():

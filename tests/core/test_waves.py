@@ -354,12 +354,22 @@ class TestRewriting:
         assert answering.waiting == [3, 2]
         assert answering.call(2).delay == 0
         answering.write(3, "Wood is work.")
-        answering.write(2, f"{SAME} Pumps hum.")
+        answering.write(2, "They hum day and night, which neighbours of small gardens may not like.")
         answer = answering.said[-1].answer
         assert [each.rewritten for each in answer.expansions] == [False, True, False]
         assert answer.expansions[1].attempts == 2
         assert answer.text == released(answering.said)
         assert [event.expansion.point.index for event in only(answering.said, PointDone)] == [1, 2, 3]
+
+    def test_a_rewrite_that_repeats_as_much_is_not_taken(self):
+        answering = planned("1. Gas: price\n2. Heat pumps: noise\n", rewrite_overlap=True)
+        answering.write(1, f"Gas is old. {SAME}")
+        answering.write(2, f"{SAME} Pumps hum.")
+        answering.write(2, f"{SAME} They hum.")
+        answer = answering.said[-1].answer
+        assert answer.expansions[1].text == f"{SAME} Pumps hum."
+        assert (answer.expansions[1].rewritten, answer.expansions[1].attempts) == (False, 2)
+        assert answer.text == released(answering.said)
 
     def test_a_rewrite_that_fails_keeps_the_first_text(self):
         answering = planned("1. Gas: price\n2. Heat pumps: noise\n", rewrite_overlap=True)
