@@ -37,7 +37,7 @@ def route(args: Namespace, question: str | None) -> int:
     """
     router = router_of(args)
     system = None if args.system is None else as_utf8(args.system, "The system message")
-    request = Request(graph=getattr(args, "planning", None) in ("graph", "auto"))
+    request = Request(graph=args.planning in ("graph", "auto"))
     if args.csv is not None:
         _write_decisions(router, list(_questions(args.csv, args.column)), system, request)
         return 0
