@@ -22,6 +22,13 @@ def add_route(commands: Any) -> None:
     add("--json", action="store_true", help="print the decision as one JSON object")
     add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
     add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
+    add(
+        "--planning",
+        choices=("titles", "scoped", "graph", "auto"),
+        default="titles",
+        help="what the skeleton would say of its points, as in sot ask; with graph or auto, a comparison or a "
+        "recommendation gets a graph of points (default: %(default)s)",
+    )
     add("--threshold", type=Fraction(), metavar="T", help=THRESHOLD)
     add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
     add(

@@ -212,7 +212,7 @@ class CompletionChunks(Chunks):
 def _told(event: Event, at: float) -> dict[str, Any]:
     told = {**event_dict(event), "at": round(at, 6)}
     if isinstance(event, SkeletonDone) and any(point.scope or point.depends_on for point in event.skeleton.points):
-        told["plan"] = Answer("", "", "skeleton", event.skeleton).to_dict()["plan"]
+        told["plan"] = event.skeleton.plan
     return told
 
 

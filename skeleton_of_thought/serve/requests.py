@@ -44,7 +44,8 @@ _SIDE_TASK = re.compile(
 _FLAGS = ("show_skeleton", "events")
 _SETTINGS = (
     *("max_points", "join", "merge", "eager"),
-    *("planning", "max_depth", "opening", "closing", "rewrite_overlap"),
+    *("planning", "max_depth", "max_parents", "on_parent_error"),
+    *("opening", "closing", "rewrite_overlap", "max_overlap"),
 )
 _SWITCHES: Mapping[str, str | None] = {
     "merge": None,
@@ -129,7 +130,7 @@ class SotOptions:
     Attributes:
         router: Which questions get a skeleton; None for the model's own setting.
         settings: Fields of `Settings` that replace the model's own: `max_points`, `join`, `merge`, `eager`, `planning`,
-            `max_depth`, `opening`, `closing`, `rewrite_overlap`.
+            `max_depth`, `max_parents`, `on_parent_error`, `opening`, `closing`, `rewrite_overlap`, `max_overlap`.
         show_skeleton: Whether the skeleton comes as `reasoning_content`.
         events: Whether chunks of a stream tell what happens, each under `sot`.
     """

@@ -105,3 +105,14 @@ def test_a_system_message_counts(capsys, tmp_path):
     path.write_text(f"question\n{question}\n", encoding="utf-8")
     out = run(capsys, "route", "--system", "Answer in one sentence.", "--csv", str(path))[1]
     assert "gate (length)" in out
+
+
+def test_with_planning_a_comparison_gets_a_graph(capsys, tmp_path):
+    question = "Compare cats and dogs as pets and recommend one."
+    assert run(capsys, "route", "--planning", "auto", question)[1].startswith("skeleton (graph): ")
+    assert json.loads(run(capsys, "route", "--planning", "graph", "--json", question)[1])["planning"] == "graph"
+    assert "planning" not in json.loads(run(capsys, "route", "--json", question)[1])
+    path = tmp_path / "questions.csv"
+    path.write_text(f"question\n{question}\nWhat are the benefits of tea?\n")
+    rows = list(csv.reader(run(capsys, "route", "--planning", "auto", "--csv", str(path))[1].splitlines()))
+    assert [row[-1] for row in rows] == ["planning", "graph", ""]

@@ -43,6 +43,7 @@ def asked(sot):
         {"planning": "graph", "max_depth": 3, "closing": True, "rewrite_overlap": False},
         {"planning": "auto", "opening": "restart", "eager": "auto"},
         {"opening": True, "eager": False},
+        {"max_parents": 2, "on_parent_error": "fail", "max_overlap": 0.5},
     ],
 )
 def test_a_request_may_say_how_its_answer_is_planned(settings):
@@ -62,6 +63,9 @@ def test_a_request_may_say_how_its_answer_is_planned(settings):
         ("eager", "often", 'has to be true, false or "auto"'),
         ("closing", "restart", "has to be true or false"),
         ("rewrite_overlap", 1, "has to be true or false"),
+        ("max_parents", 0, "at least 1"),
+        ("on_parent_error", "raise", "'write' or 'fail'"),
+        ("max_overlap", 0, "above 0 and at most 1"),
     ],
 )
 def test_a_bad_value_names_its_field(name, value, said):
