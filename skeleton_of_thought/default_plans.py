@@ -204,18 +204,18 @@ MISSING = "Nothing is known about what these points say, so do not rely on them:
 
 REWRITE = 'Another point of the answer says already: "{passage}". Leave that out, and write what only this point adds.'
 
-_DRAFT = "{question}\n\nThe answer to this, which still lacks its beginning and its end:\n\n{draft}\n\n"
+_DRAFT = "{question}\n\nThe points of the answer to this:\n\n{draft}\n\n"
 
 OPENING = PromptTemplate(
-    text=_DRAFT + "Write what stands before it: {how_long} that lead into it, at most {words} words, with nothing "
-    "that it does not say. Write only these sentences, without a greeting or a heading.",
+    text=_DRAFT + "Write what stands before them: {how_long} to lead into them, at most {words} words, with nothing "
+    "that they do not say. Write only that, without a greeting or a heading.",
     tokens_per=("words", 3),
     hints=POINT.hints,
 )
 
 CLOSING = PromptTemplate(
-    text=_DRAFT + "Write what stands after it: a conclusion of {how_long}, at most {words} words, that says what "
-    "follows from it for the question, with nothing that it does not say. Write only that, without a heading.",
+    text=_DRAFT + "Write what stands after them: a conclusion of {how_long}, at most {words} words, that says what "
+    "follows from them for the question, with nothing that they do not say. Write only that, without a heading.",
     tokens_per=("words", 3),
     hints=POINT.hints,
 )

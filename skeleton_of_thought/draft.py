@@ -68,15 +68,13 @@ class PointWriting:
         attempt: The number of calls that were made to write it.
         pieces: The cleaned text of the present attempt.
         loops: As given, for the present attempt.
-        released: The number of pieces that the reader has.
-        shown: When the reader got the first one.
+        released, shown: The number of pieces that the reader has, and when the first one was shown.
         voided: Whether text that was shown turned out to be reasoning, and is still to be taken back.
         expansion: The result; None while the point is under way.
         missing: The points that it builds on and that have no text for it.
         length: Ends a text that is too long; None for any length. Set for each attempt.
         ended: Why its text ended, and its error, while it waits to be compared with others; else None.
-        passage: What it shares with another point, where it is written anew for that.
-        rewritten: Whether it is written anew for that.
+        passage, rewritten: What it shares with another point, and whether it is written anew for that.
         repeated: The other point, and the share of its trigrams that stand there.
         first_text: Its pieces and the reason of their end, while it is written anew; else None.
     """

@@ -8,6 +8,7 @@ gives.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Collection, Iterable, Sequence
 
 from skeleton_of_thought.adapters.finish_reasons import CUT
@@ -15,7 +16,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import is_whole
 from skeleton_of_thought.types import PlanItem, Planning, Point, Skeleton
 
-__all__ = ["PlanGuard", "cut_plan", "is_chain", "kind_of", "safe_skeleton"]
+__all__ = ["PlanGuard", "cut_plan", "kind_of", "safe_skeleton"]
 
 
 class PlanGuard:
@@ -89,15 +90,6 @@ def _kept(
     return kept, 1 + max(map(wave_of, kept), default=0)
 
 
-def is_chain(parents: Sequence[Collection[int]]) -> bool:
-    """Whether each of two or more points builds on the one before it, so that no two can be written side by side.
-
-    Args:
-        parents: For each point, in document order from index 1, the indices that it builds on.
-    """
-    return len(parents) > 1 and all(index in of for index, of in enumerate(parents[1:], 1))
-
-
 def cut_plan(plan: Sequence[PlanItem], most: int, reason: str | None) -> tuple[tuple[PlanItem, ...], str | None]:
     """The first items of a plan, as many as have this many characters together, and a piece of the next title.
 
@@ -146,7 +138,7 @@ def safe_skeleton(skeleton: Skeleton, max_depth: int, max_parents: int) -> Skele
         depends_on = tuple(sorted(kept, key=order.__getitem__))
         points.append(point if depends_on == point.depends_on else dataclasses.replace(point, depends_on=depends_on))
         waves[point.index] = wave
-    return skeleton if all(map(_same, points, skeleton.points)) else Skeleton(tuple(points), skeleton.text)
+    return skeleton if all(map(operator.is_, points, skeleton.points)) else Skeleton(tuple(points), skeleton.text)
 
 
 def _check_point(point: Point) -> None:
@@ -159,7 +151,3 @@ def _check_point(point: Point) -> None:
         fault = f"words must be a whole number of at least 1, or None, not {point.words!r:.80}"
     if fault:
         raise InvalidInput(f"Point {point.index!r:.80} of the given skeleton: {fault}.")
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other

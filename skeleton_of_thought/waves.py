@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from skeleton_of_thought import events
 from skeleton_of_thought.draft import NO_SOURCES, PointWriting
 from skeleton_of_thought.errors import ParentError
-from skeleton_of_thought.restarts import restart_answer
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.sources import SourcesFlow
 from skeleton_of_thought.types import Conversation, Expansion, Planning, Point, Prompt, Skeleton
@@ -158,19 +157,10 @@ class WavesFlow(SourcesFlow):
         return ROLE_WORDS if self._word_limit is None else max(10, min(ROLE_WORDS, self._word_limit // 8))
 
     def _give_up_plan(self) -> None:
-        """Answers directly, because no two points of the plan can be written side by side."""
-        for call in [call for call in self._ledger.calls.values() if call.point is not None]:
-            self._cancel(call)
+        """Answers directly, because no two points of the plan can be written side by side; none has begun yet."""
         draft = self._draft
-        if shown := self._release.first_text is not None:
-            self._actions += restart_answer(ParentError("The plan is given up, with all points of it."))
         self._actions.append(events.SkeletonRestarted(draft.reading.skeleton))
-        if shown:
-            self._release.first_text = None
-        draft.skeleton, draft.reading.points = None, []
-        draft.points.clear()
-        self._waiting.clear()
-        self._release.restart(())
+        draft.reading.points = []
         draft.reason = "each point of the plan builds on the one before it, so none can be written side by side"
         self._answer_directly()
 

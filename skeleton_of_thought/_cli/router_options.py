@@ -31,13 +31,6 @@ def add_route(commands: Any) -> None:
     )
     add("--threshold", type=Fraction(), metavar="T", help=THRESHOLD)
     add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
-    add(
-        "--planning",
-        choices=("titles", "scoped", "graph", "auto"),
-        default="titles",
-        help="the kind of skeleton, as of sot ask; with graph and auto, comparisons and recommendations suit one, too "
-        "(default: %(default)s)",
-    )
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", metavar="FILE", help="weights that train-router --embedded wrote")
     weights.add_argument("--model", metavar="MODEL", help="a Hugging Face sequence classification model")

@@ -26,15 +26,6 @@ def test_a_question_gets_a_line(capsys):
     )
 
 
-def test_a_comparison_suits_a_graph(capsys):
-    question = "Which is better for a small flat, a cat or a dog, and why?"
-    code, out, _ = run(capsys, "route", "--planning", "auto", question)
-    assert code == 0
-    assert out.startswith("skeleton (graph)")
-    assert json.loads(run(capsys, "route", "--json", "--planning", "graph", question)[1])["planning"] == "graph"
-    assert "planning" not in json.loads(run(capsys, "route", "--json", question)[1])
-
-
 def test_json_has_only_the_decision(capsys):
     code, out, _ = run(capsys, "route", "--json", "Schreibe ein Gedicht über Tee.")
     assert code == 0

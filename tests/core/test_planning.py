@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skeleton_of_thought.parsing.parser import SkeletonParser, SkeletonWriting, parse_skeleton
-from skeleton_of_thought.planning import cut_plan, is_chain, safe_skeleton
+from skeleton_of_thought.planning import cut_plan, safe_skeleton
 from skeleton_of_thought.types import PlanItem, Point, Reply, Skeleton
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -136,13 +136,6 @@ def test_points_that_sum_up_build_on_all_others_before_them() -> None:
 def test_a_chain_is_known_while_it_is_written(text: str, chain: bool, parallel: bool) -> None:
     read = writing(text, size=1)
     assert (read.chain, read.parallel) == (chain, parallel)
-
-
-def test_is_chain_looks_at_the_point_before() -> None:
-    assert is_chain([(), (1,), (2,), (1, 3)])
-    assert not is_chain([(), (1,), (1,)])
-    assert not is_chain([()])
-    assert not is_chain([])
 
 
 def test_points_that_turn_out_to_be_reasoning_leave_no_trace() -> None:
