@@ -26,13 +26,14 @@ from skeleton_of_thought.adapters.replies import aclosing_stream, closing_stream
 from skeleton_of_thought.board import Board
 from skeleton_of_thought.events import AnswerDelta, AnswerFailed, AnswerRestarted, Event
 from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.plan_memory import graph_allowed
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
 
 if TYPE_CHECKING:
-    from skeleton_of_thought.plan_memory import PlanMemory, graph_allowed
+    from skeleton_of_thought.plan_memory import PlanMemory
 
 __all__ = ["AnswerConfig", "AnswerRun"]
 

@@ -63,7 +63,7 @@ def seen_as(text: str, **details: Any) -> Seen:
         return Seen("point", point[1].split("; ").index(point[2]) + 1, text, **details)
     if point := re.search(r"Write only the text of point (\d+),", text):
         return Seen("point", int(point[1]), text, **details)
-    if role := re.search(r"Write what stands (before|after) it", text):
+    if role := re.search(r"Write what stands (before|after) (?:it|them)", text):
         return Seen("opening" if role[1] == "before" else "closing", None, text, **details)
     if "were written separately" in text:
         return Seen("merge", None, text, **details)
