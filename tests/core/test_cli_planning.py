@@ -138,7 +138,11 @@ def test_a_planned_answer_in_a_pipe(capsys):
         "This is the closing.\n",
     ]
     stages = [call.point.index if call.point else call.stage for call in script.calls]
-    assert stages == ["skeleton", 1, 2, 3, 4, "opening", "closing"]
+    # Calls that are opened together may begin in any order.
+    assert stages[0] == "skeleton"
+    assert set(stages[1:5]) == {1, 2, 3, 4}
+    assert set(stages[5:]) == {"opening", "closing"}
+    assert len(stages) == 7
     assert "points in 2 waves" in err
     assert "longest way through the points" in err
 

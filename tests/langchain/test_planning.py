@@ -311,7 +311,8 @@ def test_keys_of_the_input_go_before_values_of_a_plan(llm, planning, made):
     assert seen["point 3"].endswith("[point 3] Which to buy: Premium, Ann and Bob")
     assert (TEXTS["2"] in seen["point 3"]) == (planning == "graph")
     chain.invoke({"messages": [("human", "Q")], "plan": ["a", "b"], "scope": "of the state"})
-    assert llm[0].watch.seen[-1].text.rpartition("[point")[2].startswith(" 3] Which to buy: ['a', 'b'], ")
+    seen = {asked(each): each.text for each in llm[0].watch.seen}
+    assert seen["point 3"].rpartition("[point")[2].startswith(" 3] Which to buy: ['a', 'b'], ")
     with pytest.raises(InvalidInput, match="Nothing uses 'scope'"):
         chain.invoke({"question": "Q", "scope": "of nothing"})
 
