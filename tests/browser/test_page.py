@@ -118,7 +118,7 @@ def test_ticks_are_round_and_few(open_tab):
 
 
 def test_one_after_the_other_keeps_the_second_answer_waiting(open_tab, scripted):
-    tab = open_tab(model=scripted.ScriptedModel(local=True, pace=0.003, remark="a small model: often wrong"))
+    tab = open_tab(model=scripted.ScriptedModel(local=True, pace=0.02, remark="a small model: often wrong"))
     assert tab.page.is_checked("input[value=sequence]")
     assert "slow each other" in tab.text("#order-note")
     assert tab.text("#model-note") == "A small model: often wrong."
@@ -307,7 +307,7 @@ def test_a_narrow_screen_shows_one_column_at_a_time(open_tab):
 
 
 def test_a_narrow_screen_shows_the_answer_that_is_written(open_tab, scripted):
-    tab = open_tab(width=360, height=740, model=scripted.ScriptedModel(local=True, pace=0.003))
+    tab = open_tab(width=360, height=740, model=scripted.ScriptedModel(local=True, pace=0.02))
     tab.ask(SHIFTS)
     tab.page.wait_for_selector("#sot[data-status=queued]", state="attached")
     assert tab.page.is_visible("#normal")
