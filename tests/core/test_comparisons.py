@@ -332,6 +332,7 @@ def test_measurements_of_graphs_travel_and_old_ones_have_none():
 
 def test_the_command_shows_the_kind_of_skeleton(capsys, tmp_path):
     args = argparse.Namespace(model=None, weights=None, threshold=None, gate=True, system=None, csv=None, json=False)
+    args.planning = "titles"
     assert print_route(args, CHOICE) == 0
     assert capsys.readouterr().out.startswith("direct (score 0.")
     args.planning = "auto"
