@@ -76,7 +76,7 @@ class PointWriting:
         ended: Why its text ended, and its error, while it waits to be compared with others; else None.
         passage, rewritten: What it shares with another point, and whether it is written anew for that.
         repeated: The other point, and the share of its trigrams that stand there.
-        first_text: Its pieces and the reason of their end, while it is written anew; else None.
+        earlier_text: Its pieces and the reason of their end, while it is written anew; else None.
     """
 
     def __init__(self, point: Point, loops: LoopGuard | None) -> None:
@@ -96,7 +96,7 @@ class PointWriting:
         self.passage = ""
         self.rewritten = False
         self.repeated: tuple[PointWriting, float] | None = None
-        self.first_text: tuple[list[str], str | None] | None = None
+        self.earlier_text: tuple[list[str], str | None] | None = None
         self.restart(loops)
 
     def restart(self, loops: LoopGuard | None) -> None:

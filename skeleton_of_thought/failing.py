@@ -84,8 +84,8 @@ class FailingFlow(RewritingFlow):
 
     def _fail_point(self, writing: PointWriting, error: Exception, rest: str) -> None:
         """Ends an attempt that has failed; `rest` is text of it that was held back until now."""
-        if writing.first_text is not None:
-            self._keep_first_text(writing, error)
+        if writing.earlier_text is not None:
+            self._keep_earlier_text(writing, error)
         elif writing.attempt <= self.settings.max_retries and not writing.released:
             self._actions += restart_point(writing, error, shown=bool(writing.pieces))
             writing.restart(self._draft.loop_guard())

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection
 from typing import Any, get_args
 
@@ -27,6 +26,7 @@ from skeleton_of_thought.restarts import void_point
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import AnswerPrompts
+from skeleton_of_thought.text.words import SPEAKS_OF_WORDS
 from skeleton_of_thought.types.answer import Answer, Conversation, Planning, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
 from skeleton_of_thought.waves import TOO_LONG, own_settings, with_graph
@@ -34,9 +34,6 @@ from skeleton_of_thought.waves import TOO_LONG, own_settings, with_graph
 __all__ = ["AnswerFlow"]
 
 logger = logging.getLogger(__name__)
-
-_WORDS = re.compile(r"word|w[öo]e?rt|\bmots?\b|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.IGNORECASE)
-"""A question without any of these sets no limit of words."""
 
 
 class AnswerFlow(FailingFlow):
@@ -90,7 +87,7 @@ class AnswerFlow(FailingFlow):
         if not (router is None or isinstance(router, Router)):
             check_router(router)
         settings, self._word_limit = settings or Settings(), None
-        if settings.eager == "auto" or _WORDS.search(conversation.question):
+        if settings.eager == "auto" or SPEAKS_OF_WORDS.search(conversation.question):
             settings, self._word_limit = own_settings(settings, conversation.question, eager_pays=eager_pays or live)
         if skeleton is not None:
             skeleton = safe_skeleton(skeleton, settings.max_depth, settings.max_parents)
@@ -359,7 +356,7 @@ class AnswerFlow(FailingFlow):
             prompt = self._prompts.point(skeleton, writing.point, writing.context)
         self._actions.append(events.PointStarted(writing.point, writing.attempt))
         # Nothing has failed where a written point is written anew.
-        details = {} if writing.first_text is None else {"delay": 0.0}
+        details = {} if writing.earlier_text is None else {"delay": 0.0}
         self._open("point", prompt, point=writing.point, attempt=writing.attempt, **details)
 
     def _show(self, writing: PointWriting, text: str) -> None:

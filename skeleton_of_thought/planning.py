@@ -129,15 +129,15 @@ def safe_skeleton(skeleton: Skeleton, max_depth: int, max_parents: int) -> Skele
         InvalidInput: What a point builds on is no collection, its scope no text, or its words no whole number.
     """
     waves: dict[int, int] = {}
+    places: dict[int, int] = {}
     points: list[Point] = []
     for point in skeleton.points:
         _check_point(point)
         known = [n for n in point.depends_on if isinstance(n, int) and not isinstance(n, bool) and n in waves]
         kept, wave = _kept(dict.fromkeys(known), waves.__getitem__, max_depth, max_parents)
-        order = {index: at for at, index in enumerate(waves)}
-        depends_on = tuple(sorted(kept, key=order.__getitem__))
+        depends_on = tuple(sorted(kept, key=places.__getitem__))
         points.append(point if depends_on == point.depends_on else dataclasses.replace(point, depends_on=depends_on))
-        waves[point.index] = wave
+        waves[point.index], places[point.index] = wave, len(places)
     return skeleton if all(map(operator.is_, points, skeleton.points)) else Skeleton(tuple(points), skeleton.text)
 
 

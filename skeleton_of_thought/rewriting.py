@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from skeleton_of_thought import events
 from skeleton_of_thought.draft import NO_SOURCES, PointWriting
 from skeleton_of_thought.errors import PointOverlap
 from skeleton_of_thought.restarts import restart_point
 from skeleton_of_thought.waves import WavesFlow
+
+if TYPE_CHECKING:
+    from skeleton_of_thought.text.overlap import Overlap
 
 __all__ = ["RewritingFlow"]
 
@@ -27,11 +31,11 @@ class RewritingFlow(WavesFlow):
 
     def _compare(self, writing: PointWriting, reason: str | None, error: Exception | None) -> None:
         """Takes the end of a point's text: writes anew what repeats it or is repeated by it; ends what may end."""
-        if writing.first_text is not None and self._repeats_as_much(writing):
-            self._keep_first_text(writing, PointOverlap("Written anew, it repeats as much of the other point."))
+        if writing.earlier_text is not None and self._repeats_as_much(writing):
+            self._keep_earlier_text(writing, PointOverlap("Written anew, it repeats as much of the other point."))
             return
         writing.ended = (reason, error)
-        writing.first_text = None
+        writing.earlier_text = None
         if _is_written(writing):
             place = list(self._points).index(writing.point.index)
             for i, other in enumerate(list(self._points.values())):
@@ -49,25 +53,27 @@ class RewritingFlow(WavesFlow):
 
     def _repeats_as_much(self, writing: PointWriting) -> bool:
         """Whether a rewritten point shares no less than before with the point that it repeated."""
-        from skeleton_of_thought.text.overlap import shared_with
-
         assert writing.repeated is not None
         other, share = writing.repeated
-        return shared_with("".join(writing.pieces), "".join(other.pieces), ignore=self._draft.question).share >= share
+        return self._shared(writing, other).share >= share
 
-    def _compare_pair(self, earlier: PointWriting, later: PointWriting) -> None:
+    def _shared(self, writing: PointWriting, other: PointWriting) -> Overlap:
+        """What the text of a point shares with that of another one."""
         from skeleton_of_thought.text.overlap import shared_with
 
+        return shared_with("".join(writing.pieces), "".join(other.pieces), ignore=self._draft.question)
+
+    def _compare_pair(self, earlier: PointWriting, later: PointWriting) -> None:
         # A point that builds on another one may well quote it.
         free = earlier.ended is not None and later.ended is not None and later.expansion is None
         if not free or later.passage or earlier.point.index in later.point.depends_on:
             return
-        found = shared_with("".join(later.pieces), "".join(earlier.pieces), ignore=self._draft.question)
+        found = self._shared(later, earlier)
         if found.share <= self.settings.max_overlap:
             return
         self._actions.append(events.OverlapFound(later.point, earlier.point, found.share, found.passage))
         assert later.ended is not None
-        later.first_text, later.ended = (later.pieces, later.ended[0]), None
+        later.earlier_text, later.ended = (later.pieces, later.ended[0]), None
         later.rewritten, later.passage = True, found.passage
         later.repeated = (earlier, found.share)
         error = PointOverlap(f"It shares {found.share:.0%} of its word trigrams with point {earlier.point.index}.")
@@ -75,10 +81,10 @@ class RewritingFlow(WavesFlow):
         later.restart(self._draft.loop_guard())
         self._write_point(later)
 
-    def _keep_first_text(self, writing: PointWriting, error: Exception) -> None:
+    def _keep_earlier_text(self, writing: PointWriting, error: Exception) -> None:
         """Ends a point that could not be written anew with the text that it had before."""
-        assert writing.first_text is not None
-        (pieces, reason), writing.first_text = writing.first_text, None
+        assert writing.earlier_text is not None
+        (pieces, reason), writing.earlier_text = writing.earlier_text, None
         self._actions += restart_point(writing, error, shown=bool(writing.pieces))
         writing.restart(None)
         writing.rewritten = False

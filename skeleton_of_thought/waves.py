@@ -83,12 +83,11 @@ class WavesFlow(SourcesFlow):
 
     def _waits(self, writing: PointWriting) -> bool:
         """Whether a point that builds on others is not to be written now: it waits, or one of them has failed."""
-        parents = [self._points[index] for index in writing.point.depends_on if index in self._points]
-        if any(parent.expansion is None for parent in parents):
+        if not self._is_ready(writing):
             self._waiting[writing.point.index] = writing
             return True
         self._waiting.pop(writing.point.index, None)
-        bad = [each for parent in parents if (each := parent.expansion) is not None and not _has_text(each)]
+        bad = [each for each in self._parents(writing) if not _has_text(each)]
         writing.missing = tuple(each.point.index for each in bad)
         errors = [each.error for each in bad if each.error is not None]
         if not errors or self.settings.on_parent_error == "write":
@@ -115,11 +114,15 @@ class WavesFlow(SourcesFlow):
     def _is_ready(self, writing: PointWriting) -> bool:
         return all(self._points[i].expansion is not None for i in writing.point.depends_on if i in self._points)
 
+    def _parents(self, writing: PointWriting) -> list[Expansion]:
+        """The points that a point builds on, as far as they are done."""
+        parents = [self._points[i].expansion for i in writing.point.depends_on if i in self._points]
+        return [each for each in parents if each is not None]
+
     def _planned_prompt(self, skeleton: Skeleton, writing: PointWriting) -> Prompt:
         """The prompt of a point with a scope, a length of its own, or points that it builds on."""
         from skeleton_of_thought.text.length import LengthGuard
 
-        parents = [self._points[i].expansion for i in writing.point.depends_on if i in self._points]
         words, most = self._words_of(skeleton, writing)
         # Only a text that is far too long is cut, see `LengthGuard`.
         writing.length = None if most is None else LengthGuard(most)
@@ -127,7 +130,7 @@ class WavesFlow(SourcesFlow):
             skeleton,
             writing.point,
             writing.context,
-            parents=[each for each in parents if each is not None and _has_text(each)],
+            parents=list(filter(_has_text, self._parents(writing))),
             missing=writing.missing,
             passage=writing.passage,
             words=words,

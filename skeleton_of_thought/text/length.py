@@ -7,13 +7,11 @@ import unicodedata
 from collections.abc import Sequence
 
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.text.words import UNSPACED, is_unspaced
+from skeleton_of_thought.text.words import SPEAKS_OF_WORDS, UNSPACED, is_unspaced
 from skeleton_of_thought.types.answer import Point
 
 __all__ = ["LengthGuard", "most_points", "share_words", "whole_sentences", "word_limit"]
 
-_SPEAKS_OF_WORDS = re.compile(r"word|w(?:ö|oe)rt|wort|mot|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.I)
-"""Every limit has one of these."""
 _LEAST_WORDS = 5
 """Words of the shortest point that a limit makes."""
 _POINT_WORDS = 25
@@ -32,7 +30,7 @@ def word_limit(question: str) -> int | None:
         >>> word_limit("What is tea? Answer in 100-150 words."), word_limit("Give five tips, each in 20 words.")
         (150, None)
     """
-    if not _SPEAKS_OF_WORDS.search(question):
+    if not SPEAKS_OF_WORDS.search(question):
         return None
     # Its patterns take long to compile, and few questions need them.
     from skeleton_of_thought.text.word_limits import read_limit

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from lines_run import lines_run
 
 from skeleton_of_thought.parsing.parser import ReasoningFilter, SkeletonParser, parse_skeleton, without_reasoning
 from skeleton_of_thought.types import Point, Skeleton
@@ -238,24 +237,15 @@ HOSTILE = {
 
 
 def steps(text: str, size: int) -> int:
-    """Lines of Python that parsing `text` in pieces of `size` runs: a clock that no other process disturbs."""
-    count = 0
+    """Lines of Python that parsing `text` in pieces of `size` runs."""
 
-    def tracer(*_: object) -> object:
-        nonlocal count
-        count += 1
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)  # type: ignore[arg-type]
-    try:
+    def parse() -> None:
         parser = SkeletonParser()
         for at in range(0, len(text), size):
             parser.feed(text[at : at + size])
         parser.close()
-    finally:
-        sys.settrace(before)
-    return count
+
+    return lines_run(parse)
 
 
 @pytest.mark.parametrize("prefix", ["", "1. ", "1. A\n2. B "], ids=["alone", "title", "second"])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from lines_run import lines_run
 
 from skeleton_of_thought.parsing.parser import SkeletonParser, parse_skeleton
 from skeleton_of_thought.parsing.plan_lines import PlanLine, read_plan_line, sums_up
@@ -255,21 +254,8 @@ HOSTILE = [
 
 
 def steps(line: str) -> int:
-    """Lines of Python that reading a line runs: a clock that no other process disturbs."""
-    count = 0
-
-    def tracer(*_: object) -> object:
-        nonlocal count
-        count += 1
-        return tracer
-
-    before = sys.gettrace()
-    sys.settrace(tracer)  # type: ignore[arg-type]
-    try:
-        read_plan_line(line, "graph")
-    finally:
-        sys.settrace(before)
-    return count
+    """Lines of Python that reading a line runs."""
+    return lines_run(lambda: read_plan_line(line, "graph"))
 
 
 @pytest.mark.parametrize("unit", HOSTILE)
