@@ -231,6 +231,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     min_points: int = 1
     eager: bool | Literal["auto"] = False
     planning: Literal["titles", "scoped", "graph", "auto"] = "titles"
+    items: Literal["auto", "off"] = "auto"
     max_depth: int = 2
     max_parents: int = 8
     on_parent_error: Literal["write", "fail"] = "write"

@@ -76,7 +76,7 @@ class AnswerDict(TypedDict):
     """
 
     question: str
-    route: Literal["skeleton", "direct"]
+    route: Literal["skeleton", "direct", "items"]
     reason: str
     skeleton: list[str]
     points: dict[str, str]
@@ -328,7 +328,9 @@ class AnswerChunks:
         self._sources = merged_documents([sources])
         return AddableDict(sources=self._sources) if self._begun else None
 
-    def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
+    def _begin(
+        self, route: Literal["skeleton", "direct", "items"], point: Point | None = None, text: str = ""
+    ) -> AddableDict:
         titles = [point.title] if point else []
         points = AddableDict({str(point.index): ""} if point else {})
         if self._begun:

@@ -60,6 +60,7 @@ class SettingsOptions(TypedDict, total=False):
     min_points: int
     eager: bool | Literal["auto"]
     planning: Literal["titles", "scoped", "graph", "auto"]
+    items: Literal["auto", "off"]
     max_depth: int
     max_parents: int
     on_parent_error: Literal["write", "fail"]

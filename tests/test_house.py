@@ -16,7 +16,7 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved"}
-    | {"types.answer", "types.calls", "types.facts"},
+    | {"types.answer", "types.calls", "types.facts", "types.items"},
     {"settings"},
     {"types"},
     {"events"},
@@ -45,14 +45,15 @@ LAYERS = [
         "text.loops",
         "text.overlap",
     },
-    {"examples", "templates", "default_prompts", "default_plans", "prompt_files", "plan_prompts", "prompts"},
+    {"examples", "templates", "default_prompts", "default_plans", "prompt_files", "plan_prompts", "prompts"}
+    | {"default_items", "fan_out"},
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
     {"routers.comparisons"},
     {"routers.embedded"},
     {"routers.tasks"},
-    {"routers.gate", "routers.cost", "routers.prompt"},
+    {"routers.gate", "routers.cost", "routers.prompt", "routers.items"},
     {"routers.auto", "routers.training", "gate"},
     {"ledger", "rate_limits"},
     {"budget"},

@@ -16,7 +16,7 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.comparisons import asks_for_graph
-from skeleton_of_thought.types import Answer, Conversation, Planning, RouteDecision
+from skeleton_of_thought.types import Answer, Conversation, ItemList, Planning, RouteDecision
 
 __all__ = ["CostGuard", "Estimate", "Pace"]
 
@@ -375,6 +375,10 @@ class CostGuard:
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         return self.route(conversation)
+
+    def items(self, conversation: Conversation, items: ItemList) -> RouteDecision | None:
+        """A direct decision with the reason where answering item by item would not pay; else None."""
+        return None
 
     def _pace(self, conversation: Conversation, planning: Planning | None) -> Pace:
         """The measurements for this kind of skeleton; those of graphs, too, where all measured skeletons are graphs."""

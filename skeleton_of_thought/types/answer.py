@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types.facts import Planning, PointTimes, Request, Role, Span, Stage
+from skeleton_of_thought.types.facts import Planning, PointTimes, Request, Role, Span, Stage, Timings
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
-    from skeleton_of_thought.types.calls import Decoding
+    from skeleton_of_thought.types.items import ItemList
 
 __all__ = [
     "Answer",
@@ -228,6 +228,7 @@ class RouteDecision:
         reason: Why, in words.
         usage: Tokens that the decision took; None if it took none.
         planning: The kind of skeleton that suits the question; None for no advice. `Settings.planning="auto"` follows.
+        items: The items of the question, if it is answered item by item (`ItemsDecision`); else None.
     """
 
     use_skeleton: bool
@@ -235,6 +236,13 @@ class RouteDecision:
     reason: str = ""
     usage: Usage | None = None
     planning: Planning | None = None
+
+    items: ClassVar[ItemList | None] = None
+
+    @property
+    def route(self) -> Literal["skeleton", "direct", "items"]:
+        """The route of an answer that follows this decision."""
+        return "items" if self.items is not None else "skeleton" if self.use_skeleton else "direct"
 
 
 @dataclass(frozen=True)
@@ -265,39 +273,6 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
         )
-
-
-@dataclass(frozen=True)
-class Timings(Portable):
-    """The times of an answer, in seconds.
-
-    Attributes:
-        total: From the start to the end of the answer.
-        first_text: From the start to the first text of the answer; None if there was none.
-        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
-            first one's start to the last one's end), `opening`, `closing`, `merge`, `direct`.
-        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
-        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
-    """
-
-    total: float = 0.0
-    first_text: float | None = None
-    stages: Mapping[str, Span] = field(default_factory=dict)
-    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
-    points: tuple[PointTimes, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The timings as plain JSON-safe data."""
-        points = list(map(dataclasses.asdict, self.points))
-        for point in points:
-            point["depends_on"] = list(point["depends_on"])
-        return {
-            "total": self.total,
-            "first_text": self.first_text,
-            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
-            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
-            "points": points,
-        }
 
 
 @dataclass(frozen=True)
@@ -342,7 +317,8 @@ class Answer(Portable):
     Attributes:
         text: The whole answer. Equal to the join of all `AnswerDelta` texts since the last `AnswerRestarted`.
         question: The question's text.
-        route: `"skeleton"`, or `"direct"` if the model answered as it does without Skeleton-of-Thought.
+        route: `"skeleton"`; `"items"` if the points are items of the question, each answered by itself; `"direct"` if
+            the model answered as it does without Skeleton-of-Thought.
         skeleton: The points; empty for a direct answer.
         expansions: One per point, in document order.
         usage: Tokens of all calls, as far as the backend reported them.
@@ -365,7 +341,7 @@ class Answer(Portable):
 
     text: str
     question: str
-    route: Literal["skeleton", "direct"]
+    route: Literal["skeleton", "direct", "items"]
     skeleton: Skeleton = Skeleton()
     expansions: tuple[Expansion, ...] = ()
     usage: Usage = field(default_factory=Usage)
@@ -405,6 +381,8 @@ class Answer(Portable):
         """The answer as plain JSON-safe data. Sources are counted; `plan` is empty where there are titles alone."""
         if (decision := dataclasses.asdict(self.decision) if self.decision else None) and not decision["planning"]:
             del decision["planning"]
+        if decision:
+            decision.pop("items", None)  # they are the points
         return {
             "text": self.text,
             "question": self.question,
