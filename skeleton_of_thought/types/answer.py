@@ -256,7 +256,7 @@ class Usage:
 
     def to_dict(self) -> dict[str, int]:
         """The tokens as plain data, with their total."""
-        return {**dataclasses.asdict(self), "total_tokens": self.total_tokens}
+        return {**vars(self), "total_tokens": self.input_tokens + self.output_tokens}
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
