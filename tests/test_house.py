@@ -69,7 +69,7 @@ LAYERS = [
 TOP = {
     *("__init__", "__main__", "cli", "_cli", "local", "serve", "evaluation", "ray"),
     *("routers.classifier", "adapters.adoption", "adapters.as_model", "adapters.engines"),
-    *("adapters.reply_format", "adapters.tool_calls", "adapters.tool_use"),
+    *("adapters.points_tool", "adapters.reply_format", "adapters.tool_calls", "adapters.tool_use"),
 }
 """Modules on top of the core; listed so that each new module gets a place."""
 
