@@ -155,7 +155,8 @@ class _Arguments(BaseModel):
 
 class _PointsTool(FunctionTool):
     def __init__(self, llm: LLM | None, settings: Settings, options: dict[str, Any]) -> None:
-        metadata = ToolMetadata(DESCRIPTION, TOOL_NAME, _Arguments, return_direct=True)
+        description = f"{DESCRIPTION} It takes at most {settings.max_points} points."
+        metadata = ToolMetadata(description, TOOL_NAME, _Arguments, return_direct=True)
         super().__init__(async_fn=self._answer, metadata=metadata)
         # Agents fill this argument by themselves.
         self.requires_context, self.ctx_param_name = True, "ctx"

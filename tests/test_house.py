@@ -303,6 +303,7 @@ def test_the_public_names_are_pinned():
         "SkeletonOfThoughtSynthesizer",
         "SkeletonOfThoughtWorkflow",
         "TransformersLLM",
+        "answer_in_points_tool",
     ]
     for module in (skeleton_of_thought, langchain_sot, llama_index_sot):
         for name in module.__all__:
