@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, FunctionAgent, ReActAgent, ToolCallResult
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, LLMMetadata, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ImageBlock, LLMMetadata, MessageRole, TextBlock
 from llama_index.core.llms.callbacks import llm_chat_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
@@ -257,6 +257,16 @@ async def test_the_next_turn_has_a_chat_that_a_strict_server_takes():
     expected = [("system", "Be kind."), ("user", "Once?"), ("assistant", f"{told}\n\n{ANSWER}")]
     assert sees(last)[:-1] == expected
     assert "Twice?" in sees(last)[-1][1]
+
+
+async def test_a_picture_in_the_question_is_seen_once():
+    picture = ImageBlock(image=b"aW1hZ2U=", image_mimetype="image/png")
+    asked = ChatMessage(role="user", blocks=[TextBlock(text=QUESTION), picture])
+    llm = AgentLLM(turns=[[("search", {"query": "tea"})], [("answer_in_points", POINTS)]])
+    assert str(await agent(llm).run(user_msg=asked)) == ANSWER
+    for seen in llm.watch.of("point"):
+        shown = [len([block for block in message.blocks if block == picture]) for message in seen.messages]
+        assert shown == [0, 1, 0, 0]
 
 
 async def test_a_context_that_was_stored_goes_on():
