@@ -30,7 +30,7 @@ from skeleton_of_thought.plan_memory import graph_allowed
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
+from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Skeleton, Stage
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_memory import PlanMemory
@@ -61,6 +61,7 @@ class AnswerConfig:
         multimodal: Whether the LLMs see the images and other media of nodes.
         chat: A chat that ends with the question, in place of the question alone.
         plans: What the LLM made of each kind of plan; None where the settings choose the kind.
+        skeleton: The points, where they are known; there is no route and no skeleton call then.
     """
 
     llm: ResolvedLLM
@@ -78,6 +79,7 @@ class AnswerConfig:
     multimodal: bool = False
     chat: tuple[Message, ...] = ()
     plans: PlanMemory | None = None
+    skeleton: Skeleton | None = None
 
     def writer(self, stage: Stage) -> ResolvedLLM:
         """The LLM that writes this stage."""
@@ -116,6 +118,7 @@ class AnswerConfig:
             nothing_found=self.nothing_found,
             eager_pays=self.settings.eager == "auto" and self.eager_pays,
             plans=self.plans,
+            skeleton=self.skeleton,
         )
 
     def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:

@@ -40,6 +40,7 @@ def test_examples_in_docstrings_run(name):
     assert failed == 0
 
 
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # of LlamaIndex's agents
 @pytest.mark.model
 @pytest.mark.parametrize("page", PAGES)
 def test_every_python_block_of_a_page_runs(page, capsys):
@@ -135,7 +136,8 @@ def run_blocks(page: str) -> None:
     blocks = blocks_of(page, "python")
     names: dict[str, object] = {"__name__": "page"}
     for block in blocks:
-        exec(compile(block, page, "exec"), names)
+        if "llama_agents.server" not in block:  # tests/llama_index/servers runs it
+            exec(compile(block, page, "exec"), names)
 
 
 def last_json(*command: str) -> dict:

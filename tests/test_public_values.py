@@ -61,6 +61,7 @@ MACHINERY = {
     "langchain_sot.plan": "answers under way",
     "langchain_sot.retrieval": "calls under way",
     "langchain_sot.routers": "answers under way",
+    "llama_index_sot.agent_turn": "agents as they run",
     "llama_index_sot.answer": "answers under way",
     "llama_index_sot.context": "answers under way",
     "llama_index_sot.llm_calls": "models as they are called",
