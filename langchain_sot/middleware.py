@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import RunnableLambda
@@ -24,7 +24,12 @@ except ImportError as error:
     # Releases of langchain before 1 have no middleware. The extra asks for a newer one, so the hint fits them too.
     raise MissingExtra("SkeletonOfThoughtMiddleware needs langchain", "agents") from error
 
+from langchain_sot.agents.final_answer import accepted_points, has_tool, offered, with_readable_calls
+from langchain_sot.agents.points_tool import make_tool
+
 __all__ = ["SkeletonOfThoughtMiddleware"]
+
+Final = Literal["tool", "off"]
 
 
 class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
@@ -58,8 +63,10 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         ValueError: A setting that cannot work.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, final: Final = "off", **settings: Any) -> None:
         super().__init__()
+        if final not in get_args(Final):
+            raise InvalidInput(f"final must be {' or '.join(map(repr, get_args(Final)))}, not {final!r}.")
         if "llm" in settings:
             raise InvalidInput(
                 "SkeletonOfThoughtMiddleware takes the agent's own model: give `llm` to create_agent as its model, and "
@@ -67,11 +74,20 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
             )
         # A stand-in for the agent's model, so that invalid settings raise here and not with the first request.
         self._chain = SkeletonOfThoughtChain(llm=RunnableLambda(_no_model), **settings)
+        self._tool = make_tool(self._chain.plan().settings) if final == "tool" else None
+        self.tools = [] if self._tool is None else [self._tool]
 
     def wrap_model_call(
         self, request: ModelRequest, handler: Callable[[ModelRequest], ModelResponse]
     ) -> ModelResponse | AIMessage:
         """Answers by the chain, or calls the handler."""
+        if self._tool is not None:
+            if (points := accepted_points(request)) is not None:
+                answer = points.model(self._chain).invoke(points.messages(), **request.model_settings)
+                return points.response(_with_agent_name(answer))
+            request = offered(request, self._tool)
+            if has_tool(request, self._tool):
+                return with_readable_calls(handler(request))
         if not _suits_chain(request):
             return handler(request)
         model, messages = self._model(request), _messages(request)
@@ -88,6 +104,13 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         self, request: ModelRequest, handler: Callable[[ModelRequest], Awaitable[ModelResponse]]
     ) -> ModelResponse | AIMessage:
         """Async twin of `wrap_model_call`."""
+        if self._tool is not None:
+            if (points := accepted_points(request)) is not None:
+                answer = await points.model(self._chain).ainvoke(points.messages(), **request.model_settings)
+                return points.response(_with_agent_name(answer))
+            request = offered(request, self._tool)
+            if has_tool(request, self._tool):
+                return with_readable_calls(await handler(request))
         if not _suits_chain(request):
             return await handler(request)
         model, messages = self._model(request), _messages(request)
