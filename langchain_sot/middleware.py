@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any, Literal, get_args
 
 from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import Runnable, RunnableLambda
 from langchain_core.runnables.config import ensure_config
 
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model.delegation import suits_chain
 from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
 from langchain_sot.chat_model.route import CallRoute
+from langchain_sot.models.resolution import ChainModels
 from skeleton_of_thought.errors import InvalidInput, MissingExtra
 
 try:
@@ -24,7 +25,7 @@ except ImportError as error:
     # Releases of langchain before 1 have no middleware. The extra asks for a newer one, so the hint fits them too.
     raise MissingExtra("SkeletonOfThoughtMiddleware needs langchain", "agents") from error
 
-from langchain_sot.agents.final_answer import accepted_points, has_tool, offered, with_readable_calls
+from langchain_sot.agents.final_answer import AcceptedPoints, accepted_points, has_tool, offered, with_readable_calls
 from langchain_sot.agents.points_tool import make_tool
 
 __all__ = ["SkeletonOfThoughtMiddleware"]
@@ -83,7 +84,7 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         """Answers by the chain, or calls the handler."""
         if self._tool is not None:
             if (points := accepted_points(request)) is not None:
-                answer = points.model(self._chain).invoke(points.messages(), **request.model_settings)
+                answer = self._points_model(points).invoke(points.messages(), **request.model_settings)
                 return points.response(_with_agent_name(answer))
             request = offered(request, self._tool)
             if has_tool(request, self._tool):
@@ -106,7 +107,7 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         """Async twin of `wrap_model_call`."""
         if self._tool is not None:
             if (points := accepted_points(request)) is not None:
-                answer = await points.model(self._chain).ainvoke(points.messages(), **request.model_settings)
+                answer = await self._points_model(points).ainvoke(points.messages(), **request.model_settings)
                 return points.response(_with_agent_name(answer))
             request = offered(request, self._tool)
             if has_tool(request, self._tool):
@@ -125,6 +126,19 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
 
     def _model(self, request: ModelRequest) -> SkeletonOfThoughtChatModel:
         return self._chain.model_copy(update={"llm": request.model}).as_chat_model()
+
+    def _points_model(self, points: AcceptedPoints) -> SkeletonOfThoughtChatModel:
+        """The agent's model, which writes these points."""
+        llm: Runnable[Any, Any] = points.request.model
+        if isinstance(llm, SkeletonOfThoughtChatModel):
+            llm = llm.chain.llm  # that model would answer each prompt by points of its own
+        chain = self._chain.model_copy(update={"llm": llm, "router": None})
+        plan = replace(chain.plan(), skeleton=points.skeleton)
+        if plan.settings.opening == "restart":
+            # The text of a message cannot be taken back.
+            plan = replace(plan, settings=replace(plan.settings, opening=True))
+        models = ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts, kwargs=points.request.model_settings)
+        return chain.as_chat_model().with_route(CallRoute(delegated=False, plan=plan, models=models))
 
 
 def _suits_chain(request: ModelRequest) -> bool:

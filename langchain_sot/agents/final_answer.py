@@ -16,15 +16,10 @@ from langchain.agents.middleware import ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 from langchain_core.messages.ai import add_usage
 from langchain_core.messages.tool import tool_call
-from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
 
 from langchain_sot.agents.points_tool import accepted_skeleton, is_own_result, messages_of
-from langchain_sot.chain import SkeletonOfThoughtChain
-from langchain_sot.chat_model.model import SkeletonOfThoughtChatModel
-from langchain_sot.chat_model.route import CallRoute
 from langchain_sot.messages import message_usage, usage_metadata
-from langchain_sot.models.resolution import ChainModels
 from skeleton_of_thought.adapters.as_model import suits_points
 from skeleton_of_thought.adapters.points_tool import TOOL_NAME
 from skeleton_of_thought.errors import InvalidInput
@@ -120,23 +115,6 @@ class AcceptedPoints:
         history = [each for each in self.request.messages if not self._is_of_the_call(each)]
         plan, question = AIMessage(str(self.skeleton)), HumanMessage(self._question(history) or _ASK)
         return [*([system] if system is not None else []), *history, plan, question]
-
-    def model(self, chain: SkeletonOfThoughtChain) -> SkeletonOfThoughtChatModel:
-        """The agent's model, which writes these points.
-
-        Args:
-            chain: The middleware's chain.
-        """
-        llm: Runnable[Any, Any] = self.request.model
-        if isinstance(llm, SkeletonOfThoughtChatModel):
-            llm = llm.chain.llm  # each point would be answered by points
-        chain = chain.model_copy(update={"llm": llm, "router": None})
-        plan = replace(chain.plan(), skeleton=self.skeleton)
-        if plan.settings.opening == "restart":
-            # The text of a message cannot be taken back.
-            plan = replace(plan, settings=replace(plan.settings, opening=True))
-        models = ChainModels(plan.llm, plan.point_llm, adopts=plan.adopts, kwargs=self.request.model_settings)
-        return chain.as_chat_model().with_route(CallRoute(delegated=False, plan=plan, models=models))
 
     def response(self, answer: AIMessage) -> ModelResponse:
         """The answer in place of the call, of its result, and of calls that the tool refused."""
