@@ -37,7 +37,7 @@ def make_tool(settings: Settings) -> BaseTool:
         except InvalidInput as error:
             return _result(call_id, str(error), {"points": []}, status="error")
         points = [{"title": point.title, "note": point.scope} for point in found.points]
-        return _result(call_id, f"The answer is now written, with these points:\n{found}", {"points": points})
+        return _result(call_id, "The points are accepted. The answer comes next.", {"points": points})
 
     async def aaccept(runtime: ToolRuntime, **arguments: Any) -> ToolMessage:
         return accept(runtime, **arguments)

@@ -102,7 +102,7 @@ async def test_updates_show_the_call_its_acceptance_and_the_answer(is_async):
     assert [list(update) for update in updates] == [["model"], ["tools"], ["model"], ["tools"], ["model"]]
     accepted = updates[3]["tools"]["messages"][-1]
     assert (accepted.status, accepted.name) == ("success", TOOL_NAME)
-    assert all(title in accepted.text for title in TITLES)
+    assert "accepted" in accepted.text
     assert updates[4]["model"]["messages"][-1].text == ANSWER
 
 
@@ -471,7 +471,7 @@ async def test_an_agent_is_a_node_of_a_graph(is_async):
     messages = await run(graph, is_async=is_async)
     # The outer graph gets the messages by their ids: what the agent removed never reached it.
     assert_plain(messages, "human", "ai", "tool", "ai")
-    assert messages[-1].name == "helper"
+    assert messages[-1].text == ANSWER
 
 
 async def test_the_tool_in_a_tool_node_accepts_points_and_tells_of_mistakes(is_async):
@@ -490,5 +490,5 @@ async def test_the_tool_in_a_tool_node_accepts_points_and_tells_of_mistakes(is_a
     messages = await run(builder.compile(), is_async=is_async)
     told = [message for message in messages if message.type == "tool"]
     assert [message.status for message in told] == ["error", "success"]
-    assert all(title in told[1].text for title in TITLES)
+    assert "accepted" in told[1].text
     json.dumps(told[1].artifact)
