@@ -47,6 +47,11 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
     `langchain_sot.chat_model.delegation.PER_CALL_SETTINGS`. Middleware after this one in the agent's list sees only
     these calls.
 
+    With `final="tool"`, an agent that has tools gets one more, `answer_in_points`. When the model calls it, with the
+    titles of the answer's points, the points are written side by side from the whole conversation, tool results
+    included, by the agent's model without tools. Their text is the agent's final message, in place of the call and its
+    result. `docs/agents.md` says what happens to calls beside others, and with approval, limits and retries.
+
     Example:
         >>> from langchain.agents import create_agent
         >>> from langchain_core.language_models import FakeListChatModel
@@ -57,10 +62,12 @@ class SkeletonOfThoughtMiddleware(AgentMiddleware[Any, Any]):
         '1. Move: A short walk helps.'
 
     Args:
+        final: "tool" for the tool `answer_in_points` in agents that have tools, "off" for none.
         settings: The settings of `SkeletonOfThoughtChain` but `llm`: `point_llm`, `router`, `max_points`, ...
 
     Raises:
-        InvalidInput: `llm` is among the settings.
+        InvalidInput: `llm` is among the settings, or `final` is neither; from the agent's first request, if it has
+            another tool named `answer_in_points`.
         ValueError: A setting that cannot work.
     """
 
