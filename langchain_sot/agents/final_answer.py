@@ -27,8 +27,11 @@ from skeleton_of_thought.types import Skeleton
 
 __all__ = ["AcceptedPoints", "accepted_points", "has_tool", "offered", "with_readable_calls"]
 
-_ASK = "Answer my question."
-"""The question, where the conversation has none in words."""
+_ASK = "Answer what I asked for."
+"""The question in the prompts, where the conversation has none in words, or a long one: it is in the history, too."""
+
+_LONG = 2000
+"""Characters from which a question is long."""
 
 
 def offered(request: ModelRequest, tool: BaseTool) -> ModelRequest:
@@ -113,8 +116,9 @@ class AcceptedPoints:
         """
         system = self.request.system_message
         history = [each for each in self.request.messages if not self._is_of_the_call(each)]
-        plan, question = AIMessage(str(self.skeleton)), HumanMessage(self._question(history) or _ASK)
-        return [*([system] if system is not None else []), *history, plan, question]
+        question = self._question(history).strip()
+        asked = HumanMessage(question if 0 < len(question) < _LONG else _ASK)
+        return [*([system] if system is not None else []), *history, AIMessage(str(self.skeleton)), asked]
 
     def response(self, answer: AIMessage) -> ModelResponse:
         """The answer in place of the call, of its result, and of calls that the tool refused."""
@@ -136,7 +140,8 @@ class AcceptedPoints:
         ids = {result.tool_call_id for result in results}
         for message in messages:
             if isinstance(message, AIMessage) and message.id and (own := _ids(message) & ids):
-                yield RemoveMessage(message.id) if own == _ids(message) else _without_calls(message, own)
+                alone = own == _ids(message) and not message.invalid_tool_calls
+                yield RemoveMessage(message.id) if alone else _without_calls(message, own)
         yield from (RemoveMessage(result.id) for result in results if result.id)
 
     def _is_of_the_call(self, message: BaseMessage) -> bool:

@@ -78,7 +78,7 @@ def _counts(messages: Sequence[BaseMessage], call_id: str) -> tuple[int, int] | 
     """How many calls the turn with this call has, and how many of them are of the tool; None for an unknown turn."""
     for message in reversed(messages):
         if isinstance(message, AIMessage) and any(call["id"] == call_id for call in message.tool_calls):
-            names = [call["name"] for call in message.tool_calls]
+            names = [call["name"] for call in (*message.tool_calls, *message.invalid_tool_calls)]
             return len(names), names.count(TOOL_NAME)
     return None
 

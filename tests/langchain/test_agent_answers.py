@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from scripted_calls import Gate
 from tool_calling_chat import ANSWER, TITLES, Calls, ToolCallingChat, call, check_history, in_points
 
-from langchain_sot import SkeletonOfThoughtMiddleware
+from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware
 from skeleton_of_thought.adapters.points_tool import TOOL_NAME
 from skeleton_of_thought.errors import InvalidInput, PointError
 
@@ -145,6 +145,29 @@ async def test_text_before_the_call_does_not_stay_beside_the_answer(is_async):
     assert [message.text for message in await run(agent, is_async=is_async)] == ["What shall I do today?", ANSWER]
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["Read this: " + "word " * 500, [{"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}]],
+)
+async def test_a_long_question_and_one_without_words_are_not_repeated(is_async, content):
+    agent, llm = agent_of([Calls(in_points())])
+    llm.strict = isinstance(content, str)
+    await run(agent, {"messages": [HumanMessage(content)]}, is_async=is_async)
+    for _, _, prompt, _ in llm.of("point"):
+        assert prompt[0].content == content
+        assert prompt[-1].text.startswith("Answer what I asked for.")
+
+
+async def test_a_model_that_answers_by_points_itself_writes_each_point_once(is_async):
+    llm = ToolCallingChat(turns=[LOOK_UP, Calls(in_points())])
+    model = SkeletonOfThoughtChain(llm, router=None).as_chat_model()
+    agent, _ = agent_of([], llm=model)
+    messages = await run(agent, is_async=is_async)
+    assert_plain(messages, "human", "ai", "tool", "ai")
+    assert messages[-1].text == ANSWER
+    assert (len(llm.of("turn")), len(llm.of("point"))) == (2, 3)
+
+
 async def test_a_batch_answers_each_question(is_async):
     agent, llm = agent_of([Calls(in_points())] * 4)
     values = [{"messages": [HumanMessage(f"Question {i}?")]} for i in range(4)]
@@ -242,6 +265,19 @@ async def test_bad_arguments_give_the_model_an_error_that_it_can_read(is_async, 
     assert "Call it again" in told.text or "Call it once" in told.text
     assert_plain(messages, "human", "ai")
     assert messages[-1].text == ANSWER
+
+
+async def test_beside_a_call_of_another_tool_that_is_no_json_the_model_is_told_of_both(is_async):
+    broken = {"name": "weather", "args": '{"place": Bonn', "id": "broken"}
+    agent, llm = agent_of([Calls(in_points(id="early"), broken), Calls(in_points())])
+    llm.strict = False  # older versions of LangChain leave the broken call to the provider's adapter
+    messages = await run(agent, is_async=is_async)
+    assert "only call of a turn" in next(m.text for m in llm.of("turn")[1][2] if m.type == "tool")
+    assert messages[-1].text == ANSWER
+    assert not [m for m in messages if m.type == "remove" or getattr(m, "name", None) == TOOL_NAME]
+    called = [each["id"] for m in messages if m.type == "ai" for each in (*m.tool_calls, *m.invalid_tool_calls)]
+    assert called == ["broken"]
+    assert {m.tool_call_id for m in messages if m.type == "tool"} <= {"broken"}
 
 
 async def test_after_bad_arguments_the_model_may_answer_itself(is_async):

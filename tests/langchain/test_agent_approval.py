@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("langchain", reason="the extra [agents] is not installed")
 
-from agent_runs import ANSWER, QUESTION, agent_of, assert_plain, run, weather
+from agent_runs import ANSWER, QUESTION, agent_of, assert_plain, run, streamed, weather
 from langchain.agents.middleware import HumanInTheLoopMiddleware
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
@@ -174,6 +174,14 @@ async def test_an_agent_that_stops_at_each_node_writes_each_point_once(is_async,
     assert_plain(messages, "human", "ai", "tool", "ai")
     assert messages[-1].text == ANSWER
     assert (len(llm.of("turn")), len(llm.of("point"))) == (2, 3)
+
+
+async def test_a_stream_that_goes_on_from_a_checkpoint_shows_the_answer_alone(is_async):
+    agent, _ = agent_of([Calls(in_points())], checkpointer=InMemorySaver(), interrupt_after=["tools"])
+    await run(agent, QUESTION, THREAD, is_async=is_async)
+    shown = await streamed(agent, "messages", None, THREAD, is_async=is_async)
+    assert "".join(message.text for message, _ in shown) == ANSWER
+    assert {message.type for message, _ in shown} == {"AIMessageChunk"}
 
 
 async def test_an_interrupt_within_another_tool_leaves_the_way_to_the_answer(is_async):

@@ -46,11 +46,11 @@ async def run(agent: Any, value: Any = QUESTION, config: Any = None, *, is_async
     return list(state["messages"])
 
 
-async def streamed(agent: Any, modes: Any, value: Any = QUESTION, *, is_async: bool) -> list[Any]:
+async def streamed(agent: Any, modes: Any, value: Any = QUESTION, config: Any = None, *, is_async: bool) -> list[Any]:
     """The items of a stream."""
     if is_async:
-        return [item async for item in agent.astream(value, stream_mode=modes)]
-    return await asyncio.to_thread(lambda: list(agent.stream(value, stream_mode=modes)))
+        return [item async for item in agent.astream(value, config, stream_mode=modes)]
+    return await asyncio.to_thread(lambda: list(agent.stream(value, config, stream_mode=modes)))
 
 
 def assert_plain(messages: list[Any], *kinds: str) -> None:
