@@ -48,6 +48,7 @@ STOCK = {
     "LLMToolSelectorMiddleware": lambda made, _: made(model=Selecting(turns=[], chosen=["weather", TOOL_NAME])),
     "ModelCallLimitMiddleware": lambda made, _: made(run_limit=3),
     "ModelFallbackMiddleware": lambda made, _: made(other()),
+    "ModelRefusalMiddleware": lambda made, _: made(),
     "ModelRetryMiddleware": lambda made, _: made(initial_delay=0, jitter=False),
     "PIIMiddleware": lambda made, _: made(
         "email", apply_to_input=True, apply_to_output=True, apply_to_tool_results=True
