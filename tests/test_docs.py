@@ -55,6 +55,16 @@ def test_every_python_block_prints_the_text_below_it(page, capsys):
     assert capsys.readouterr().out == "".join(printed)
 
 
+def test_the_trace_of_an_agent_is_what_its_example_prints(capsys):
+    pytest.importorskip("langchain", reason="the extra [agents] is not installed")
+    text = (
+        (ROOT / "docs/agents.md").read_text(encoding="utf-8").partition("## The final answer of an agent with tools")[2]
+    )
+    (code,), (printed,) = [re.findall(rf"^```{kind}\n(.*?)^```", text, re.M | re.S) for kind in ("python", "text")]
+    exec(compile(code, "docs/agents.md", "exec"), {"__name__": "page"})
+    assert capsys.readouterr().out == printed
+
+
 @pytest.fixture
 def served() -> Iterator[str]:
     """The address of a server with the model `demo` by script, and with the default router."""

@@ -52,6 +52,7 @@ MACHINERY = {
     "skeleton_of_thought.ray": "engines of models",
     "skeleton_of_thought.serve": "a server's requests and answers under way",
     "skeleton_of_thought.routers.question": "read afresh from each question",
+    "langchain_sot.agents": "turns under way",
     "langchain_sot.calls": "calls under way",
     "langchain_sot.chat_model": "calls under way",
     "langchain_sot.inputs": "inputs under way",
