@@ -100,9 +100,7 @@ class Suite:
 
 
 class TestUnit(Suite, unit.ChatModelUnitTests):
-    @pytest.mark.xfail(
-        reason="compares with a stored snapshot, which would hold the version of langchain-core"
-    )
+    @pytest.mark.xfail(reason="compares with a stored snapshot, which would hold the version of langchain-core")
     def test_serdes(self, model: Any, snapshot: Any) -> None:
         super().test_serdes(model, snapshot)
 
