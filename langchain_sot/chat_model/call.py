@@ -12,7 +12,7 @@ from langchain_core.callbacks.base import BaseCallbackHandler
 from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableConfig
 
-from langchain_sot.chat_model.message import without_usage
+from langchain_sot.messages import without_usage
 from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan, rows_of
 

@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.entry import AnswerBatch
-from langchain_sot.messages import usage_metadata
+from langchain_sot.messages import usage_metadata, without_usage
 from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import errors_dict, sources_list
@@ -26,7 +26,7 @@ from skeleton_of_thought.types import Answer, Usage
 if TYPE_CHECKING:
     from skeleton_of_thought.budget import Budget
 
-__all__ = ["AnswerMessages", "as_chunk", "as_message", "joined_results", "uncounted", "with_usage", "without_usage"]
+__all__ = ["AnswerMessages", "as_chunk", "as_message", "joined_results", "uncounted", "with_usage"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
@@ -172,17 +172,6 @@ def uncounted(result: ChatResult) -> ChatResult:
     """The result of the model's run without `usage_metadata`, see `with_usage`."""
     result.generations = [without_usage(generation) for generation in result.generations]
     return result
-
-
-def without_usage(generation: Any) -> Any:
-    """The generation without `usage_metadata`, for callbacks, see `with_usage`.
-
-    LangChain's events of version "v3" have the usage of the last chunk, and so has the message that it makes of them.
-    """
-    message = getattr(generation, "message", None)
-    if not isinstance(message, AIMessage) or message.usage_metadata is None:
-        return generation
-    return generation.model_copy(update={"message": message.model_copy(update={"usage_metadata": None})})
 
 
 def _with_usage(generation: Any) -> Any:
