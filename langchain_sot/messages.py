@@ -40,6 +40,7 @@ __all__ = [
     "read_request",
     "render_text",
     "usage_metadata",
+    "without_usage",
 ]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
