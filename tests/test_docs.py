@@ -19,7 +19,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = {"README.md": "1. ", "docs/local.md": "lean EngineStats(", "docs/agents.md": "1. ", "docs/llama_index.md": "1 "}
+PAGES = {
+    "README.md": "1. ",
+    "docs/local.md": "lean EngineStats(",
+    "docs/agents.md": "1. ",
+    "docs/llama_index.md": "1 ",
+    "docs/integration.md": "False 8192\n",
+}
 """Pages whose Python blocks run on the demo model, and a text that each prints."""
 
 
@@ -42,6 +48,7 @@ def test_examples_in_docstrings_run(name):
 
 @pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")  # of LlamaIndex's agents
 @pytest.mark.model
+@pytest.mark.filterwarnings("ignore:.*v3.*:Warning")  # these events are in beta
 @pytest.mark.parametrize("page", PAGES)
 def test_every_python_block_of_a_page_runs(page, capsys):
     run_blocks(page)
