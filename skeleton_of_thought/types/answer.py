@@ -242,7 +242,7 @@ class RouteDecision:
     @property
     def route(self) -> Literal["skeleton", "direct", "items"]:
         """The route of an answer that follows this decision."""
-        return "items" if self.items is not None else "skeleton" if self.use_skeleton else "direct"
+        return "direct" if not self.use_skeleton else "skeleton" if self.items is None else "items"
 
 
 @dataclass(frozen=True)
