@@ -345,7 +345,7 @@ class AnswerChunks:
             return AddableDict(skeleton=titles, points=points)
         self._begun, self._reason = True, ""
         # A direct answer may have another reason than the router's, such as a skeleton without points. It comes last.
-        if self._decision is not None and self._decision.route == route:
+        if self._decision is not None and self._decision.use_skeleton == (route != "direct"):
             self._reason = self._decision.reason
         # All keys at once, so that the sum always has them in this order.
         return AddableDict(

@@ -238,7 +238,7 @@ def route_call(
     if decision is None:
         return CallRoute(delegated=False, plan=plan, models=models)
     # A direct answer shows the documents that the chain's retriever finds, too.
-    if decision.route != "direct" or plan.retriever is not None:
+    if decision.use_skeleton or plan.retriever is not None:
         known = replace(plan, router=KnownDecision(plan.router, decision))
         return CallRoute(delegated=False, plan=known, models=models)
     direct = DirectAnswer(plan.router, decision, conversation.question, plan.settings, plan.plans)

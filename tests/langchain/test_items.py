@@ -19,7 +19,7 @@ from langchain_sot.results import AnswerDict
 from skeleton_of_thought import AutoRouter
 from skeleton_of_thought.errors import InvalidInput, PointError
 from skeleton_of_thought.routers.base import all_of, any_of, first_sure
-from skeleton_of_thought.types import Conversation, Item, ItemList, ItemsDecision, RouteDecision
+from skeleton_of_thought.types import Conversation, Item, ItemList, ItemsDecision, RouteDecision, route_of
 
 INSTRUCTION = "Translate each of these sentences into French:"
 TEXTS = {
@@ -183,7 +183,7 @@ async def test_chains_without_a_router_and_given_points_have_a_skeleton(kit, way
 async def test_the_router_as_a_runnable_finds_items_only_for_a_chain(ways, llm):
     router = SkeletonOfThoughtRouter()
     decision = router.invoke(QUESTION)
-    assert (decision.items, decision.route == "items") == (None, False)
+    assert (decision.items, route_of(decision)) == (None, "direct")
     assert (await router.ainvoke(QUESTION)).items is None
     output = await ways["ainvoke"](by_items(llm, router=router), LONG)
     assert output["route"] == "items"
@@ -559,6 +559,6 @@ def test_graphs_and_schemas_show_the_route():
 
 def test_decisions_name_their_route():
     found = ItemList("Write.", (Item(1, "A"),))
-    assert [RouteDecision(use).route for use in (True, False)] == ["skeleton", "direct"]
-    assert [ItemsDecision(use, items=found).route for use in (True, False)] == ["items", "direct"]
+    assert [route_of(RouteDecision(use)) for use in (True, False)] == ["skeleton", "direct"]
+    assert [route_of(ItemsDecision(use, items=found)) for use in (True, False)] == ["items", "direct"]
     assert AutoRouter().route(Conversation.of(QUESTION)).items is None
