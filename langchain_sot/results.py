@@ -290,7 +290,7 @@ class AnswerChunks:
                 self._decision = decision
             case PointFound(point):
                 return self._begin("skeleton", [point])
-            case SkeletonDone(skeleton):
+            case SkeletonDone(skeleton) if self._planned or not self._begun:
                 return self._complete(skeleton)
             case SourcesFound(point, sources) if sources:
                 return self._found(point, sources)
