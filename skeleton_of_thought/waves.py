@@ -11,12 +11,13 @@ from skeleton_of_thought.draft import NO_SOURCES, PointWriting
 from skeleton_of_thought.errors import ParentError
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.sources import SourcesFlow
+from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
 from skeleton_of_thought.types import Conversation, Expansion, ItemList, Planning, Point, Prompt, Skeleton
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_memory import PlanMemory
 
-__all__ = ["ROLE_WORDS", "TOO_LONG", "WavesFlow", "allowing", "own_settings"]
+__all__ = ["ROLE_WORDS", "TOO_LONG", "WavesFlow", "allowing", "asking_items", "own_settings"]
 
 TOO_LONG = "max_words"
 """The finish reason of a point that was ended because it was much longer than its plan or its question allows."""
@@ -48,6 +49,13 @@ def own_settings(settings: Settings, question: str, *, eager_pays: bool) -> tupl
 def allowing(conversation: Conversation, **facts: bool) -> Conversation:
     """The conversation as a router sees it where these are allowed: `graph` or `items` of its request."""
     return dataclasses.replace(conversation, request=dataclasses.replace(conversation.request, **facts))
+
+
+def asking_items(conversation: Conversation, settings: Settings) -> Conversation:
+    """The conversation as a router sees it: with `Request.items` where the question may be answered item by item."""
+    if settings.items == "auto" and MAY_HOLD_ITEMS.search(conversation.question):
+        return allowing(conversation, items=True)
+    return conversation
 
 
 class WavesFlow(SourcesFlow):

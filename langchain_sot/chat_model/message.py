@@ -207,7 +207,7 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "finish_reasons": {str(e.point.index): e.finish_reason for e in answer.expansions},
         "route": answer.route,
         "reason": answer.reason,
-        "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
+        "skeleton": list(answer.skeleton.titles) if answer.route != "direct" else [],
         **({"planning": answer.planning, "plan": answer.skeleton.plan} if answer.planning != "titles" else {}),
         "errors": errors_dict(answer),
         **({"sources": _described(documents)} if documents else {}),

@@ -44,7 +44,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
     The message has the whole answer as its text; streams give it in document order. `usage_metadata` is the sum over
     all calls, and `response_metadata` has:
 
-    - `route`: `"skeleton"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
+    - `route`: `"skeleton"`, `"items"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
     - `errors`, `timings`: as in the chain's output; and `planning`, `plan`, if more than titles were asked for;
     - `sources`, if the chain has a retriever: `id` and `metadata` of each document that was found, without its text;
     - `usage_by_stage`, `usage_by_point`: the usage of all calls of each stage, and of each point;

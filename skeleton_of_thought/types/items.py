@@ -70,4 +70,4 @@ class ItemsDecision(RouteDecision):
 
 def route_of(decision: RouteDecision) -> Literal["skeleton", "direct", "items"]:
     """The route of an answer that follows this decision."""
-    return "items" if decision.items is not None else "skeleton" if decision.use_skeleton else "direct"
+    return "direct" if not decision.use_skeleton else "skeleton" if decision.items is None else "items"
