@@ -14,6 +14,7 @@ from llama_index.core.schema import QueryBundle
 
 from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
+from skeleton_of_thought.default_items import ITEM
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
 from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper, decide_at_once
@@ -33,6 +34,7 @@ _STAGES = {
     "scoped_template": "scoped",
     "graph_template": "graph",
     "point_template": "point",
+    "item_template": "item",
     "opening_template": "opening",
     "closing_template": "closing",
     "merge_template": "merge",
@@ -43,6 +45,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "scoped_template": ("query_str", "question"),
     "graph_template": ("query_str", "question"),
     "point_template": ("index", "title"),
+    "item_template": ("item",),
     "opening_template": ("draft",),
     "closing_template": ("draft",),
     "merge_template": ("draft",),
@@ -212,6 +215,8 @@ class Templates:
         if template is None:
             if key == "direct_template":
                 return PromptTemplate("{query_str}")
+            if key == "item_template":
+                return PromptTemplate(ITEM.text)
             template = self.base.planned(cast("PlannedStage", _STAGES[key]))
         if isinstance(template, LlamaIndexTemplate):
             return template.template
@@ -284,10 +289,12 @@ class TemplateRouter(RouterWrapper):
             template = core.PromptTemplate(self.direct) if isinstance(self.direct, str) else self.direct
             prompt = template.render(Conversation.of("…"), {"question": "…", "context": "…"}, prefill=False)
             texts += [message.text for message in prompt.messages]
-        asked = conversation.messages
+        asked, request = conversation.messages, conversation.request
         if self.question is not None:
             asked = (*asked[:-1], Message("user", self.question))
-        return replace(conversation, messages=(*(Message("system", text) for text in texts), *asked))
+            # The prompts of items would lack the text around the question, such as what was wrong with an answer.
+            request = replace(request, items=False)
+        return Conversation((*(Message("system", text) for text in texts), *asked), request)
 
 
 def _renamed(text: str) -> str:
