@@ -29,6 +29,7 @@ from pydantic import Field
 
 from skeleton_of_thought import events
 from skeleton_of_thought.errors import error_text
+from skeleton_of_thought.types import route_of
 
 __all__ = [
     "AnswerDelta",
@@ -187,7 +188,7 @@ def typed_event(event: events.Event, waves: dict[int, int] | None = None) -> Ske
         case events.Routed(decision):
             return Routed(
                 use_skeleton=decision.use_skeleton,
-                route=decision.route,
+                route=route_of(decision),
                 score=decision.score,
                 reason=decision.reason,
                 planning=decision.planning,

@@ -19,7 +19,7 @@ from skeleton_of_thought.errors import InvalidInput, PromptFileError
 from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper, decide_at_once
 from skeleton_of_thought.templates import with_history
-from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
+from skeleton_of_thought.types import Conversation, ItemsDecision, Message, Prompt, RouteDecision
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_prompts import PlannedStage
@@ -273,15 +273,18 @@ class TemplateRouter(RouterWrapper):
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call."""
-        return decide_at_once(self.router, self._with_instructions(conversation))
+        decision = decide_at_once(self.router, self._with_instructions(conversation))
+        return None if decision is None else self._with_text_around(decision, conversation)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """Decides on the question and the instructions around it."""
-        return BoundRouter(self.router, self._with_instructions(conversation)).decide()
+        decision = BoundRouter(self.router, self._with_instructions(conversation)).decide()
+        return self._with_text_around(decision, conversation)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        return await BoundRouter(self.router, self._with_instructions(conversation)).adecide()
+        decision = await BoundRouter(self.router, self._with_instructions(conversation)).adecide()
+        return self._with_text_around(decision, conversation)
 
     def _with_instructions(self, conversation: Conversation) -> Conversation:
         texts = [self.system_prompt] if self.system_prompt else []
@@ -289,12 +292,17 @@ class TemplateRouter(RouterWrapper):
             template = core.PromptTemplate(self.direct) if isinstance(self.direct, str) else self.direct
             prompt = template.render(Conversation.of("…"), {"question": "…", "context": "…"}, prefill=False)
             texts += [message.text for message in prompt.messages]
-        asked, request = conversation.messages, conversation.request
+        asked = conversation.messages
         if self.question is not None:
             asked = (*asked[:-1], Message("user", self.question))
-            # The prompts of items would lack the text around the question, such as what was wrong with an answer.
-            request = replace(request, items=False)
-        return Conversation((*(Message("system", text) for text in texts), *asked), request)
+        return replace(conversation, messages=(*(Message("system", text) for text in texts), *asked))
+
+    def _with_text_around(self, decision: RouteDecision, conversation: Conversation) -> RouteDecision:
+        """The decision, by which the prompts of items show all that stands around the question, too."""
+        if self.question is None or not isinstance(decision, ItemsDecision) or decision.items is None:
+            return decision
+        text = conversation.question.replace(self.question, decision.items.instruction, 1)
+        return replace(decision, items=replace(decision.items, instruction=text))
 
 
 def _renamed(text: str) -> str:

@@ -39,6 +39,6 @@ def asks_otherwise(conversation: Conversation, items: ItemList) -> bool:
     if _LABEL.search(text) or _RULE.search(text):
         return True
     asked = find_question(text)
-    # One of several questions is an item; another one stands in a prompt that has a wording around it.
+    # One of several questions is an item, or the text for several targets; another one stands inside a prompt.
     titles = tuple(item.title for item in items.points)
-    return asked != text and ("\n" in asked or not asked.endswith(titles))
+    return asked != text and items.form != "targets" and ("\n" in asked or not asked.endswith(titles))
