@@ -30,7 +30,19 @@ from skeleton_of_thought.plan_memory import graph_allowed
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Skeleton, Stage
+from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
+from skeleton_of_thought.types import (
+    Answer,
+    Call,
+    Conversation,
+    Item,
+    Message,
+    Reply,
+    Request,
+    Retrieval,
+    Skeleton,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_memory import PlanMemory
@@ -127,8 +139,10 @@ class AnswerConfig:
         # A router that is not told of graphs sends what needs one the direct way.
         planning = self.settings.planning
         graph = planning in ("graph", "auto") and graph_allowed(planning, self.plans)
-        request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph)
-        return Conversation(self.chat or (Message("user", question),), request)
+        messages = self.chat or (Message("user", question),)
+        items = self.settings.items == "auto" and MAY_HOLD_ITEMS.search(messages[-1].text) is not None
+        request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph, items=items)
+        return Conversation(messages, request)
 
 
 class AnswerRun(Responding):
@@ -382,4 +396,13 @@ class AnswerRun(Responding):
         if call.point is None:
             # A copy: some retrievers write an embedding into it.
             return replace(self._query)
-        return self._config.point_query(self._query, call.point.title)
+        query = self._query if not isinstance(call.point, Item) else self._query_of_items()
+        return self._config.point_query(query, call.point.title)
+
+    def _query_of_items(self) -> QueryBundle:
+        """The query without its items: an item's query would otherwise name all of them, and find their nodes."""
+        decision, query = self._flow.answer.decision, self._query
+        if decision is None or decision.items is None:
+            return query
+        more = [text for text in query.custom_embedding_strs or () if text != query.query_str]
+        return QueryBundle(decision.items.instruction, custom_embedding_strs=more or None)

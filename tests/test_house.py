@@ -53,7 +53,7 @@ LAYERS = [
     {"routers.comparisons", "routers.items", "routers.item_lists", "routers.item_targets", "routers.item_words"},
     {"routers.embedded"},
     {"routers.tasks"},
-    {"routers.gate", "routers.cost", "routers.prompt"},
+    {"routers.gate", "routers.cost", "routers.prompt", "routers.item_prompts"},
     {"routers.auto", "routers.training", "gate"},
     {"ledger", "rate_limits"},
     {"budget"},

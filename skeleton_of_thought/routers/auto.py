@@ -106,9 +106,10 @@ class AutoRouter:
         request = conversation.request
         if request.tools or request.response_format or conversation.attachments:
             return None
+        from skeleton_of_thought.routers.item_prompts import asks_otherwise
         from skeleton_of_thought.routers.items import find_items
 
-        if (items := find_items(conversation.question)) is None:
+        if (items := find_items(conversation.question)) is None or asks_otherwise(conversation, items):
             return None
         refused = None if self.guard is None else self.guard.items(conversation, items)
         return refused or ItemsDecision(True, reason=f"it asks the same of {len(items)} items", items=items)

@@ -18,10 +18,10 @@ _WIDEST = 7
 _SHORTEST = 3
 """Letters of the shortest stem."""
 _DENSE = ("zh", "ja")
-_MOST = 4000
+_MOST = 3000
 """Characters of a longer text that are read, half of them at its end."""
 _LINE_END = "¶"
-_STOPS = frozenset((".", "!", "?", ";", "。", "！", "？", "；", _LINE_END))
+_STOPS = frozenset((".", ":", "：", "!", "?", ";", "。", "！", "？", "；", _LINE_END))
 _ELLIPSIS = re.compile(r"\.{2,9}|…")
 
 
@@ -42,6 +42,11 @@ class Words:
     def has(self, *names: str) -> bool:
         """Whether it has a word of one of these classes."""
         return any(self.hits.get(name) for name in names)
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether the language has no spaces between words."""
+        return isinstance(self.words, str)
 
     @property
     def comma(self) -> str:
@@ -85,7 +90,7 @@ def read_words(text: str, language: str) -> Words:
     }
     hits: dict[str, list[int]] = {}
     for start, _, name in sorted(found):
-        if start not in (masks["each"] if name == "each" else masks[""]) or name == "neighbour":
+        if start not in (masks["each"] if name == "each" else masks[""]):
             hits.setdefault(name, []).append(start)
     return Words(words, hits, sentence)
 
@@ -138,7 +143,7 @@ def _table(language: str) -> tuple[_Phrases, Mapping[str, Sequence[tuple[str, st
     """The phrases by their first word, and the stems by their first letters."""
     phrases: dict[str, list[tuple[Sequence[str], str]]] = {}
     stems: dict[str, list[tuple[str, str]]] = {}
-    for name, spelled in entries_of(language):
+    for name, spelled in (*entries_of(language), *entries_of("all")):
         entry = spelled.casefold()
         if " " not in entry and entry.endswith("*"):
             stems.setdefault(entry[:-1][:_SHORTEST], []).append((entry[:-1], name))
@@ -157,16 +162,56 @@ def _patterns(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
     by_name: dict[str, list[str]] = {}
     for name, entry in entries_of(language):
         by_name.setdefault(name, []).append(entry)
+    for name, entry in entries_of("all"):
+        by_name.setdefault(name, []).append(re.escape(entry))
     return [(name, re.compile("|".join(entries))) for name, entries in by_name.items()]
+
+
+_TELLING = ("strong", "each", "weak", "things", "different", "piece", "tongue", "own")
+"""Classes whose words tell the language of an instruction."""
+_LETTERS = {"es": "ñ¿¡", "pt": "ãõ", "de": "äöüß", "fr": "êœûîù", "it": "ìò"}
+_ENDS = 700, 300
 
 
 def language_of(instruction: str) -> str:
     """The language of an instruction, or "" if its words are of none that is known."""
+    head, tail = _ENDS
+    if len(instruction) > head + tail:
+        instruction = f"{instruction[:head]} {instruction[-tail:]}"
     language = read_question(instruction).language
     if language in _DENSE:
         return language
-    commands = ("strong", "each", "weak", "things", "different", "piece")
-    first = (language, *(other for other in LANGUAGES if other != language and other not in _DENSE))
-    counts = {of: sum(len(read_words(instruction, of).hits.get(name, ())) for name in commands) for of in first if of}
-    best = max(counts, key=lambda of: (counts[of], of == language))
-    return language if counts.get(language, 0) * 2 > counts[best] or not counts[best] else best
+    lower = instruction.casefold().replace("’", "'")
+    wholes, stems = _telling()
+    counts = dict.fromkeys(LANGUAGES, 0)
+    for word in dict.fromkeys(WORD.findall(lower)):
+        weights = dict(wholes.get(word, ()))
+        for stem, of, weight in stems.get(word[:_SHORTEST], ()):
+            if word.startswith(stem):
+                weights[of] = max(weight, weights.get(of, 0))
+        for of, weight in weights.items():
+            counts[of] += weight
+    for of, letters in _LETTERS.items():
+        counts[of] += 3 * (counts[of] > 0 and any(letter in lower for letter in letters))
+    if language:
+        counts[language] += 1
+    best = max(LANGUAGES, key=lambda of: counts[of])
+    return best if counts[best] else ""
+
+
+@cache
+def _telling() -> tuple[Mapping[str, Sequence[tuple[str, int]]], Mapping[str, Sequence[tuple[str, str, int]]]]:
+    """The words, and the stems by their first letters, that tell a language, with their weights."""
+    wholes: dict[str, dict[str, int]] = {}
+    stems: dict[str, list[tuple[str, str, int]]] = {}
+    for language in LANGUAGES:
+        for name, spelled in entries_of(language) if language not in _DENSE else ():
+            entry, weight = spelled.casefold(), 1 if name == "own" else 3
+            if name not in _TELLING or " " in entry:
+                continue
+            if entry.endswith("*"):
+                stems.setdefault(entry[:-1][:_SHORTEST], []).append((entry[:-1], language, weight))
+            else:
+                weights = wholes.setdefault(entry, {})
+                weights[language] = max(weight, weights.get(language, 0))
+    return {word: tuple(weights.items()) for word, weights in wholes.items()}, stems

@@ -28,14 +28,18 @@ from skeleton_of_thought.types.items import Item, ItemList
 
 __all__ = ["find_items"]
 
-_LONGEST = 60_000
+_LONGEST = 50_000
 """Characters of the longest question that is read."""
+_LINES = 2000
+"""Lines of the longest question that is read."""
 _INSTRUCTION = 6000
 """Characters of the longest instruction: longer ones are about a document."""
 _FEWEST, _MOST = 3, 100
 """The fewest and the most items of a list."""
 _LONG, _LONG_ONE = 150, 400
 """Words of the average and of any item from which a question may be one about all of them together."""
+_FIRST = 3
+"""An instruction has its command within this many words."""
 _SHORT = 60
 """Characters of the longest item that names its answer in one line."""
 
@@ -56,7 +60,7 @@ def find_items(text: str) -> ItemList | None:
         >>> find_items("Rank these by size:\\n1. Paris\\n2. Rome\\n3. Oslo") is None
         True
     """
-    if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text):
+    if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text) or text.count("\n") > _LINES:
         return None
     text = text.replace("\r\n", "\n").strip()
     return _as_list(text) or find_targets(text) or find_different(text)
@@ -68,7 +72,7 @@ def find_items(text: str) -> ItemList | None:
 def _as_list(text: str) -> ItemList | None:
     for found in _lists(text):
         if len(found.items) > 1:
-            return _judged(found)
+            return _judged(found) if len(found.items) <= _MOST else None
     return None
 
 
@@ -102,8 +106,8 @@ def _instructs(line: str) -> bool:
     if not language:
         return False
     words = read_words(line, language)
-    first = [hit for name in ("strong", "weak", "each") for hit in words.hits.get(name, ()) if hit < 3]
-    return bool(first)
+    hits = [hit for name in ("strong", "weak", "each") for hit in words.hits.get(name, ())]
+    return any(words.unspaced or hit < _FIRST for hit in hits)
 
 
 def _judged(found: ListInText) -> ItemList | None:
@@ -143,11 +147,22 @@ def _each(words: Words) -> bool:
     """Whether the instruction says "each" of the items, and not "a story with each"."""
     for at in words.hits.get("each", ()):
         sentence = words.sentence[at]
-        near = [place for place in words.within("using", sentence) if at - 4 <= place < at]
+        if words.unspaced and words.within("using", sentence) and words.within("text", sentence):
+            return False
+        near = [
+            place for name in ("using", "relative") for place in words.within(name, sentence) if at - 4 <= place < at
+        ]
         near = [place for place in near if words.comma not in words.words[place:at]]
+        # "A sentence with each word" is one of each, "a sentence that has each word" is not.
+        texts = ("text", "sentence") if words.within("relative", sentence) else ("text",)
+        alone = len(texts) == 1 and words.within("sentence", sentence)
         if near and (
-            any(place < near[0] for place in words.within("text", sentence))
-            or (near[-1] >= at - 2 and any(place < near[0] for place in words.within("compose", sentence)))
+            any(place < min(near) for name in texts for place in words.within(name, sentence))
+            or (
+                not alone
+                and max(near) >= at - 2
+                and any(place < min(near) for place in words.within("compose", sentence))
+            )
         ):
             return False
     return words.has("each")
