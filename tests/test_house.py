@@ -50,7 +50,7 @@ LAYERS = [
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
-    {"routers.comparisons"},
+    {"routers.comparisons", "routers.cost_items"},
     {"routers.embedded"},
     {"routers.tasks"},
     {"routers.gate", "routers.cost", "routers.prompt", "routers.items"},
