@@ -18,11 +18,14 @@ SPEAKS_OF_WORDS = re.compile(r"word|w[öo]e?rt|mots?\b|palabra|parol|palavra|woo
 """A question without any of these sets no limit of words."""
 
 MAY_HOLD_ITEMS = re.compile(
-    r"\S\s*\n|[\"“„«「『‚‘]|[,、，;；][^,、，;；]+[,、，;；]|[,、，][^,、，]*\b(?:and|und|et|y|e|en|и)\b|"
-    r"different",
+    r"\n|[:：][^:：]|[\"“„«»「『《`]|(?<!\w)['‘]\w|[,，、;；][^,，、;；]{1,200}(?:[,，、;；]|"
+    r"\s(?:and|und|et|[eyи]|ed|en)\s)|\b(?:2|b)[.)]\s|[（(]2[)）]|[②]|"
+    r"\b(?:different|separat|unique|distin|independent|individual|unrelated|verschieden|unterschiedlich|getrennt|"
+    r"différent|divers|diferent|indipendent|verschillend|apart|losse|разн|различ|отдельн|уникальн|независим)|"
+    r"不同|独立|異なる|違う|別々",
     re.I,
 )
-"""A question without any of these is not about several items."""
+"""Matches in every question for several items, each for itself (`routers.items`); most questions have none of it."""
 
 PIECES = re.compile(rf"\n|[^\S\n]+|[{UNSPACED}]|[^\s{UNSPACED}]+")
 """Matches line ends, other white space, characters that are words, and (parts of) other words."""

@@ -34,7 +34,7 @@ from skeleton_of_thought.types.calls import (
     Reply,
     Retrieval,
 )
-from skeleton_of_thought.types.items import Item, ItemForm, ItemList, ItemsDecision
+from skeleton_of_thought.types.items import Item, ItemForm, ItemList, ItemsDecision, route_of
 
 __all__ = [
     "Answer",
@@ -66,6 +66,7 @@ __all__ = [
     "Stage",
     "Timings",
     "Usage",
+    "route_of",
 ]
 
 

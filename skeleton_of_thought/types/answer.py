@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
-from skeleton_of_thought.types.facts import Planning, PointTimes, Request, Role, Span, Stage, Timings
+from skeleton_of_thought.types.facts import Planning, PointTimes, Request, Role, Span, Stage
 
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
+    from skeleton_of_thought.types.calls import Decoding
     from skeleton_of_thought.types.items import ItemList
 
 __all__ = [
@@ -239,11 +240,6 @@ class RouteDecision:
 
     items: ClassVar[ItemList | None] = None
 
-    @property
-    def route(self) -> Literal["skeleton", "direct", "items"]:
-        """The route of an answer that follows this decision."""
-        return "items" if self.items is not None else "skeleton" if self.use_skeleton else "direct"
-
 
 @dataclass(frozen=True)
 class Usage:
@@ -260,12 +256,7 @@ class Usage:
 
     def to_dict(self) -> dict[str, int]:
         """The tokens as plain data, with their total."""
-        return {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cached_tokens": self.cached_tokens,
-            "total_tokens": self.input_tokens + self.output_tokens,
-        }
+        return {**vars(self), "total_tokens": self.input_tokens + self.output_tokens}
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -273,6 +264,39 @@ class Usage:
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
         )
+
+
+@dataclass(frozen=True)
+class Timings(Portable):
+    """The times of an answer, in seconds.
+
+    Attributes:
+        total: From the start to the end of the answer.
+        first_text: From the start to the first text of the answer; None if there was none.
+        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
+            first one's start to the last one's end), `opening`, `closing`, `merge`, `direct`.
+        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
+        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
+    """
+
+    total: float = 0.0
+    first_text: float | None = None
+    stages: Mapping[str, Span] = field(default_factory=dict)
+    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
+    points: tuple[PointTimes, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The timings as plain JSON-safe data."""
+        points = list(map(dataclasses.asdict, self.points))
+        for point in points:
+            point["depends_on"] = list(point["depends_on"])
+        return {
+            "total": self.total,
+            "first_text": self.first_text,
+            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
+            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
+            "points": points,
+        }
 
 
 @dataclass(frozen=True)
@@ -379,10 +403,8 @@ class Answer(Portable):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain JSON-safe data. Sources are counted; `plan` is empty where there are titles alone."""
-        if (decision := dataclasses.asdict(self.decision) if self.decision else None) and not decision["planning"]:
-            del decision["planning"]
-        if decision:
-            decision.pop("items", None)  # they are the points
+        if decision := dataclasses.asdict(self.decision) if self.decision else None:
+            decision = {k: v for k, v in decision.items() if k != "items" and (v or k != "planning")}
         return {
             "text": self.text,
             "question": self.question,

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from skeleton_of_thought.pickling import Portable
-
-if TYPE_CHECKING:
-    from skeleton_of_thought.types.calls import Decoding
-
-__all__ = ["Planning", "PointTimes", "Request", "Role", "Span", "Stage", "Timings"]
+__all__ = ["Planning", "PointTimes", "Request", "Role", "Span", "Stage"]
 
 Stage = Literal["route", "sources", "skeleton", "point", "opening", "closing", "merge", "direct"]
 
@@ -82,36 +75,3 @@ class PointTimes:
     failed: bool = False
     depends_on: tuple[int, ...] = ()
     wave: int = 1
-
-
-@dataclass(frozen=True)
-class Timings(Portable):
-    """The times of an answer, in seconds.
-
-    Attributes:
-        total: From the start to the end of the answer.
-        first_text: From the start to the first text of the answer; None if there was none.
-        stages: A `Span` per stage that ran: `route`, `sources`, `skeleton`, `point` (of several calls, from the
-            first one's start to the last one's end), `opening`, `closing`, `merge`, `direct`.
-        decoding: The local engine's work for the calls of a stage, summed; no entry where a backend reports none.
-        points: When each point was written, in document order; see `skeleton_of_thought.timeline` for a picture.
-    """
-
-    total: float = 0.0
-    first_text: float | None = None
-    stages: Mapping[str, Span] = field(default_factory=dict)
-    decoding: Mapping[Stage, Decoding] = field(default_factory=dict)
-    points: tuple[PointTimes, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The timings as plain JSON-safe data."""
-        points = list(map(dataclasses.asdict, self.points))
-        for point in points:
-            point["depends_on"] = list(point["depends_on"])
-        return {
-            "total": self.total,
-            "first_text": self.first_text,
-            "stages": {stage: dataclasses.asdict(span) for stage, span in self.stages.items()},
-            "decoding": {stage: done.to_dict() for stage, done in self.decoding.items()},
-            "points": points,
-        }

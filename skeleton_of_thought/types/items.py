@@ -7,7 +7,7 @@ from typing import Literal
 
 from skeleton_of_thought.types.answer import Point, RouteDecision
 
-__all__ = ["Item", "ItemForm", "ItemList", "ItemsDecision"]
+__all__ = ["Item", "ItemForm", "ItemList", "ItemsDecision", "route_of"]
 
 ItemForm = Literal["list", "targets", "different"]
 """Where items come from: a list in the question, several targets for one text ("into French and Spanish"), or a number
@@ -66,3 +66,8 @@ class ItemsDecision(RouteDecision):
     """
 
     items: ItemList | None = None  # type: ignore[misc] # of the class in RouteDecision, so that others have no field
+
+
+def route_of(decision: RouteDecision) -> Literal["skeleton", "direct", "items"]:
+    """The route of an answer that follows this decision."""
+    return "items" if decision.items is not None else "skeleton" if decision.use_skeleton else "direct"

@@ -1,0 +1,191 @@
+"""Questions about several items, answered item by item, against one normal answer.
+
+On the local engine, 8 sentences to be translated, each answered with `--tokens` tokens (greedily, ignoring
+end-of-text), in turns with one answer to the whole question of 8 times as many:
+
+    generate    the whole question by `model.generate`
+    single      the whole question as a single row of `LocalEngine`
+    items       the question as a chain or an engine with a router answers it: one row per item
+
+The speed-up is the median over questions of the time of the other two divided by that of the items. And with models
+that wait instead of computing, through `SkeletonOfThoughtChain`, sync and async: 8 items whose calls take from 0.4 to 1
+times `--seconds`, over the slowest of them alone.
+
+    python benchmarks/items.py
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+from langchain_sot import SkeletonOfThoughtChain
+from skeleton_of_thought.drive import run
+from skeleton_of_thought.flow import AnswerFlow
+from skeleton_of_thought.routers.auto import AutoRouter
+from skeleton_of_thought.types import Call, Conversation, Prompt, Reply
+
+_SENTENCES = (
+    "The ferry leaves at noon.",
+    "Our oven is broken again.",
+    "She paints birds on old doors.",
+    "Nobody reads the small print.",
+    "The market closes when it rains.",
+    "My uncle repairs violins.",
+    "They moved the bridge upstream.",
+    "The soup needs more salt.",
+)
+_LANGUAGES = ("French", "Spanish", "Italian", "Polish", "Dutch", "Danish", "Greek", "Welsh")
+
+
+def question(language: str) -> str:
+    """Eight sentences to be translated."""
+    listed = "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(_SENTENCES, 1))
+    return f"Translate each of these sentences into {language}:\n{listed}"
+
+
+def local(model: str | None, questions: int, tokens: int) -> dict[str, Any]:
+    """Answers by the local engine, in turns.
+
+    Args:
+        model: The model's name; None for the demo's.
+        questions: The number of questions.
+        tokens: Tokens of each item.
+    """
+    import torch
+    from decoding import Generate
+
+    from skeleton_of_thought.local import LocalEngine
+
+    seconds: dict[str, list[float]] = {"generate": [], "single": [], "items": []}
+    total = tokens * len(_SENTENCES)
+    with LocalEngine.from_pretrained(model) as engine, torch.inference_mode():
+        generate = Generate(engine)
+
+        def items(text: str) -> int:
+            def opened(call: Call, _: int) -> Iterator[str]:
+                assert call.prompt is not None
+                with engine.stream(call.prompt, max_new_tokens=tokens, ignore_eos=True) as stream:
+                    yield from stream
+                return Reply(usage=stream.completion.usage)
+
+            flow = AnswerFlow(Conversation.of(text), router=AutoRouter())
+            for _ in run([flow], opened):
+                pass
+            assert flow.answer.route == "items", flow.answer.reason
+            return flow.answer.usage.output_tokens
+
+        def single(text: str) -> int:
+            (done,) = engine.generate([Prompt(Conversation.of(text).messages)], max_new_tokens=total, ignore_eos=True)
+            return done.usage.output_tokens
+
+        ways: dict[str, Callable[[str], int]] = {
+            "generate": lambda text: generate([Prompt(Conversation.of(text).messages)], total),
+            "single": single,
+            "items": items,
+        }
+        for way in ways.values():  # compiled and read once, before any time is taken
+            way(question("Latin"))
+        for number in range(questions):
+            text = question(_LANGUAGES[number % len(_LANGUAGES)])
+            names = list(ways)
+            turn = number % len(names)
+            for name in names[turn:] + names[:turn]:
+                start = time.perf_counter()
+                decoded = ways[name](text)
+                seconds[name].append(time.perf_counter() - start)
+                assert decoded == total, f"{name} decoded {decoded} tokens, not {total}"
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(seconds[name], seconds["items"], strict=True))
+        for name in ("generate", "single")
+    }
+    return {
+        "items": len(_SENTENCES),
+        "tokens": total,
+        "median_seconds": {name: round(statistics.median(each), 3) for name, each in seconds.items()},
+        "median_speedup_over": {name: round(ratio, 2) for name, ratio in ratios.items()},
+    }
+
+
+class Waiting(BaseChatModel):
+    """A chat model that waits, for a time that depends on the item, before it answers.
+
+    Attributes:
+        seconds: The longest wait.
+    """
+
+    seconds: float
+
+    @property
+    def _llm_type(self) -> str:
+        return "waiting"
+
+    def wait(self, messages: list[BaseMessage]) -> float:
+        """The seconds that the answer to this item takes."""
+        last = str(messages[-1].content).splitlines()[-1]
+        place = next((i for i, sentence in enumerate(_SENTENCES) if last == sentence), 0)
+        return self.seconds * (0.4 + 0.6 * place / (len(_SENTENCES) - 1))
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        (chunk,) = self._stream(messages)
+        return ChatResult(generations=[ChatGeneration(message=chunk.message)])
+
+    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        time.sleep(self.wait(messages))
+        yield ChatGenerationChunk(message=AIMessageChunk("Fait.", response_metadata={"finish_reason": "stop"}))
+
+    async def _astream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        await asyncio.sleep(self.wait(messages))
+        yield ChatGenerationChunk(message=AIMessageChunk("Fait.", response_metadata={"finish_reason": "stop"}))
+
+
+def scripted(seconds: float, repeats: int) -> dict[str, Any]:
+    """The time of an answer over that of its slowest item, with models that wait."""
+    chain = SkeletonOfThoughtChain(llm=Waiting(seconds=seconds), router="auto")
+    over: dict[str, list[float]] = {"sync": [], "async": []}
+    for _ in range(repeats):
+        start = time.perf_counter()
+        answer = chain.invoke(question("French"))
+        over["sync"].append((time.perf_counter() - start) / seconds)
+        assert answer["route"] == "items", answer["reason"]
+
+        async def one() -> float:
+            start = time.perf_counter()
+            await chain.ainvoke(question("French"))
+            return (time.perf_counter() - start) / seconds
+
+        over["async"].append(asyncio.run(one()))
+    return {name: round(statistics.median(values), 4) for name, values in over.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="a model for LocalEngine (default: the demo's)")
+    parser.add_argument("--questions", type=int, default=6, help="questions on the local engine (default 6)")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens of each item (default 64)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="the slowest scripted item (default 1)")
+    parser.add_argument("--repeats", type=int, default=5, help="scripted answers of each kind (default 5)")
+    parser.add_argument("--scripted-only", action="store_true", help="leave out the local engine")
+    args = parser.parse_args()
+    result: dict[str, Any] = {"over_slowest_item": scripted(args.seconds, args.repeats)}
+    print("over the slowest item:", ", ".join(f"{k} {v:.1%}" for k, v in result["over_slowest_item"].items()))
+    if not args.scripted_only:
+        result["local"] = local(args.model, args.questions, args.tokens)
+        for name, value in result["local"]["median_speedup_over"].items():
+            print(f"items are {value:.2f} times as fast as {name}, {result['local']['tokens']} tokens each")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
