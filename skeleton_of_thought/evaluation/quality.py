@@ -95,7 +95,6 @@ def quality(rows: Iterable[Row], way: str, base: str, *, vectors: Vectors | None
     answers = [row for row in counted if row.way == way]
     words = {text: bare_words(text) for text in dict.fromkeys(row.text for row in counted)}
     points = [point for row in answers for point in row.points]
-    texts = [point for point in points if _written(point)]
     sizes = [len(row.points) for row in answers if row.points]
     words_ratio, words_interval = (
         (None, None)

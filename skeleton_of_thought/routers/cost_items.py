@@ -196,10 +196,10 @@ def measure_items(answer: Answer, mean: Mapping[str, float], tokens: Callable[[s
     usage = answer.usage_by_stage.get("point")
     if usage is not None and usage.input_tokens:
         found["cached"] = usage.cached_tokens / usage.input_tokens
-    return found | _paces(good, lengths) | _gain(answer, sum(lengths), mean)
+    return found | _paces(good, lengths, mean) | _gain(answer, sum(lengths), mean)
 
 
-def _paces(good: Sequence[Expansion], lengths: Sequence[int]) -> dict[str, float]:
+def _paces(good: Sequence[Expansion], lengths: Sequence[int], mean: Mapping[str, float]) -> dict[str, float]:
     """Latency and pace of calls that ran side by side."""
     timed = [(one.span, one.span.first, n) for one, n in zip(good, lengths, strict=True) if one.span is not None]
     # A text that came in one piece hides its latency.
@@ -213,9 +213,13 @@ def _paces(good: Sequence[Expansion], lengths: Sequence[int]) -> dict[str, float
         steps = max(1, sum(n - 1 for *_, n in streamed))
         latency = sum(waited for _, waited, _ in streamed) / len(streamed)
         return {"call_latency": latency, "call_pace": sum(seconds for seconds, *_ in streamed) / steps}
-    if seconds := sum(span.seconds for span, *_ in timed):
-        return {"call_whole": seconds / sum(n for *_, n in timed)}
-    return {}
+    if not (seconds := sum(span.seconds for span, *_ in timed)):
+        return {}
+    total = sum(n for *_, n in timed)
+    # What the tokens alone do not take is latency. That of a word or two is nearly all of their time.
+    if "pace" in mean or total < _LEAST_CHANGE * len(timed):
+        return {"call_latency": max(0.0, seconds - (total - len(timed)) * mean.get("pace", 0.0)) / len(timed)}
+    return {"call_whole": seconds / total}
 
 
 def _gain(answer: Answer, tokens: int, mean: Mapping[str, float]) -> dict[str, float]:
