@@ -23,12 +23,12 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
 
 from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought.drive import run
@@ -78,7 +78,7 @@ def local(model: str | None, questions: int, tokens: int) -> dict[str, Any]:
                 assert call.prompt is not None
                 with engine.stream(call.prompt, max_new_tokens=tokens, ignore_eos=True) as stream:
                     yield from stream
-                return Reply(usage=stream.completion.usage)
+                yield Reply(usage=stream.completion.usage)
 
             flow = AnswerFlow(Conversation.of(text), router=AutoRouter())
             for _ in run([flow], opened):
@@ -138,16 +138,16 @@ class Waiting(BaseChatModel):
         return self.seconds * (0.4 + 0.6 * place / (len(_SENTENCES) - 1))
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        (chunk,) = self._stream(messages)
-        return ChatResult(generations=[ChatGeneration(message=chunk.message)])
-
-    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
         time.sleep(self.wait(messages))
-        yield ChatGenerationChunk(message=AIMessageChunk("Fait.", response_metadata={"finish_reason": "stop"}))
+        return self._done()
 
-    async def _astream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
         await asyncio.sleep(self.wait(messages))
-        yield ChatGenerationChunk(message=AIMessageChunk("Fait.", response_metadata={"finish_reason": "stop"}))
+        return self._done()
+
+    def _done(self) -> ChatResult:
+        message = AIMessage("Fait.", response_metadata={"finish_reason": "stop"})
+        return ChatResult(generations=[ChatGeneration(message=message)])
 
 
 def scripted(seconds: float, repeats: int) -> dict[str, Any]:

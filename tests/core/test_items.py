@@ -355,7 +355,7 @@ class Replies:
         self.peak = max(self.peak, self.open_now)
         yield asked(call).splitlines()[-1].upper()
         self.open_now -= 1
-        return Reply(finish_reason="stop")
+        yield Reply(finish_reason="stop")
 
     async def aopen(self, call: Call, position: int):
         for piece in self.open(call, position):
