@@ -55,7 +55,7 @@ def test_every_python_block_of_a_page_runs(page, capsys):
     assert PAGES[page] in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", ["docs/langchain.md", "docs/routers.md", "docs/planning.md"])
+@pytest.mark.parametrize("page", ["docs/langchain.md", "docs/routers.md", "docs/planning.md", "docs/items.md"])
 def test_every_python_block_prints_the_text_below_it(page, capsys):
     run_blocks(page)
     printed = re.findall(r"^```text\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.M | re.S)
