@@ -61,6 +61,12 @@ _PERSON = re.compile(
     r"пользовател|用户|ユーザ)"
 )
 """Words of the class "whole" that stand in most system messages."""
+_WHOLE = re.compile(
+    r"\b(?:the|this) (?:question|query|prompt|message|request|conversation|chat)\b|\bdie (?:frage|anfrage|nachricht)\b|"
+    r"\bla (?:question|requête|pregunta|consulta|domanda)\b|\ba pergunta\b|\bde vraag\b",
+    re.I,
+)
+"""The user's message as a whole, which a task is about."""
 _FIRST, _DENSE = 3, 200
 """A command is within this many words of a sentence; in Chinese and Japanese, anywhere in so many characters."""
 
@@ -106,6 +112,7 @@ def _wants_another_text(text: str, commands: frozenset[str]) -> bool:
     if "task" in signs:
         # A translator may be asked to translate, unless the translations are to become something else.
         others = any(not _ASSISTANT.match(_from(words, at)) for at in whole)
+        others = others or _WHOLE.search(text) is not None
         return others or words.has("unless", "neighbour") or commands.isdisjoint(_stems(words.words))
     whole = [at for at in whole if not _PERSON.match(_from(words, at))]
     if words.unspaced:

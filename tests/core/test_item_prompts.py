@@ -93,6 +93,7 @@ Write a title for the conversation.
 You are a router. Pick the tool that fits the user's message.
 Classify the user's message as spam or ham. Reply with one word.
 Rewrite the user's message as a search query.
+Translate the question into German.
 Generate three search queries, one per line, for the user's question.
 Say which item is the odd one out.
 You are a text completion engine. Continue the text.
