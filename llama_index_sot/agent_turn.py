@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.workflow import Context
 
 from llama_index_sot.llm_calls import core_message
+from skeleton_of_thought.adapters.points_tool import result_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Message
 
@@ -96,7 +96,9 @@ def _plain_chat(llm: LLM, messages: Sequence[ChatMessage], steps: Iterable[str],
         call_id = _call_id(message)
         if message.role in _TOOL_ROLES:
             if call_id not in direct:
-                _add_note(chat, _result(calls.get(str(call_id)), message.content or ""))
+                call = calls.get(str(call_id))
+                known = (None, None) if call is None else (call.tool_name, call.tool_kwargs)
+                _add_note(chat, result_text(*known, message.content or ""))
         elif message.role is MessageRole.ASSISTANT and ((found := _calls(llm, message)) or call_id is not None):
             calls |= {call.tool_id: call for call in found}
             _add_note(chat, message.content or "")
@@ -126,13 +128,6 @@ def _calls(llm: LLM, message: ChatMessage) -> list[ToolSelection]:
         return list(read(ChatResponse(message=message), error_on_no_tool_call=False))
     except Exception:  # another agent's LLM may write calls in another way, or arguments that are no JSON
         return []
-
-
-def _result(call: ToolSelection | None, text: str) -> str:
-    if call is None:
-        return f"The result of a tool:\n{text}"
-    arguments = json.dumps(call.tool_kwargs, ensure_ascii=False, default=str)
-    return f"The result of {call.tool_name}({arguments}):\n{text}"
 
 
 def _add_note(chat: list[Message], text: str) -> None:

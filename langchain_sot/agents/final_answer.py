@@ -17,7 +17,9 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from langchain_core.messages.ai import add_usage
 from langchain_core.messages.tool import tool_call
 from langchain_core.tools import BaseTool
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
+from langchain_sot.agents.plain_history import plain_history
 from langchain_sot.agents.points_tool import accepted_skeleton, is_own_result, messages_of
 from langchain_sot.messages import message_usage, usage_metadata
 from skeleton_of_thought.adapters.as_model import suits_points
@@ -111,14 +113,14 @@ class AcceptedPoints:
     def messages(self) -> list[BaseMessage]:
         """The conversation in which the points are asked for.
 
-        In place of the call and its result stands the plan as the model's own words. So tool results are followed by
-        the model's turn, as some models require, and no tool needs to be bound for this call.
+        In place of the call and its result stands the plan as the model's own words. The other calls and results are
+        text, because no tools are bound for the points.
         """
         system = self.request.system_message
         history = [each for each in self.request.messages if not self._is_of_the_call(each)]
         question = self._question(history).strip()
         asked = HumanMessage(question if 0 < len(question) < _LONG else _ASK)
-        return [*([system] if system is not None else []), *history, AIMessage(str(self.skeleton)), asked]
+        return [*([system] if system is not None else []), *plain_history(history, str(self.skeleton)), asked]
 
     def response(self, answer: AIMessage) -> ModelResponse:
         """The answer in place of the call, of its result, and of calls that the tool refused."""
@@ -136,6 +138,18 @@ class AcceptedPoints:
     def _cleared(self) -> Iterator[BaseMessage]:
         """Updates of the state's messages after which no call of the tool, and no result of it, is left."""
         messages = messages_of(self.request.state)
+        updates = {update.id: update for update in self._updates(messages)}
+        if not any(isinstance(each, AIMessage) and each.invalid_tool_calls for each in messages):
+            yield from updates.values()
+            return
+        # The agent may put results of these calls into the history, which it then writes anew before this response:
+        # removals would not be carried out. It does so again in the next turn.
+        yield RemoveMessage(REMOVE_ALL_MESSAGES)
+        for message in messages:
+            if not isinstance(left := updates.get(message.id, message), RemoveMessage):
+                yield left
+
+    def _updates(self, messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
         results = [each for each in messages if isinstance(each, ToolMessage) and is_own_result(each)]
         ids = {result.tool_call_id for result in results}
         for message in messages:
