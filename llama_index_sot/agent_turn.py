@@ -90,12 +90,12 @@ def _plain_chat(llm: LLM, messages: Sequence[ChatMessage], steps: Iterable[str],
     """
     chat: list[Message] = []
     calls: dict[str, ToolSelection] = {}
-    # The result of a tool that returned directly stands there twice: as a result, and as the answer.
-    direct = {_call_id(message) for message in messages if message.role is MessageRole.ASSISTANT} - {None}
-    for message in messages:
+    for place, message in enumerate(messages):
         call_id = _call_id(message)
         if message.role in _TOOL_ROLES:
-            if call_id not in direct:
+            # The result of a tool that returned directly stands there twice: as a result, and as the answer next.
+            answer = next((each for each in messages[place:] if each.role is MessageRole.ASSISTANT), None)
+            if call_id is None or answer is None or _call_id(answer) != call_id:
                 call = calls.get(str(call_id))
                 known = (None, None) if call is None else (call.tool_name, call.tool_kwargs)
                 _add_note(chat, result_text(*known, message.content or ""))

@@ -8,7 +8,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, FunctionMessage, HumanMessage, ToolMessage
 
-from langchain_sot.agents.points_tool import is_own_result
+from langchain_sot.agents.points_tool import own_calls
 from skeleton_of_thought.adapters.points_tool import result_text
 
 __all__ = ["plain_history"]
@@ -30,23 +30,24 @@ def plain_history(messages: Sequence[BaseMessage], last: str) -> list[BaseMessag
         messages: The conversation.
         last: The text of the last turn.
     """
-    own = {each.tool_call_id for each in messages if isinstance(each, ToolMessage) and is_own_result(each)}
+    own = own_calls(messages)
     answered = {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
     calls: dict[str | None, tuple[str, Any]] = {}
     media: list[Any] = []
     plain: list[BaseMessage] = []
-    for message in messages:
+    for place, message in enumerate(messages):
         if isinstance(message, AIMessage) and (made := [*message.tool_calls, *message.invalid_tool_calls]):
             _say(plain, message.text)
             for call in made:
+                if call["id"] in own.get(place, ()):
+                    continue
                 calls[call["id"]] = name, arguments = call["name"] or "a tool", call["args"]
                 if call["id"] not in answered:
                     _say(plain, result_text(name, arguments, None))
         elif isinstance(message, ToolMessage | FunctionMessage):
-            call_id = getattr(message, "tool_call_id", None)
-            if call_id in own:
+            if place in own:
                 continue
-            name, arguments = calls.get(call_id, (message.name, None))
+            name, arguments = calls.get(getattr(message, "tool_call_id", None), (message.name, None))
             text, shown = _content(message)
             _say(plain, result_text(name, arguments, text, failed=getattr(message, "status", None) == "error"))
             if shown:
