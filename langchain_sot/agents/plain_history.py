@@ -32,7 +32,7 @@ def plain_history(messages: Sequence[BaseMessage], last: str) -> list[BaseMessag
     """
     own = own_calls(messages)
     answered = {each.tool_call_id for each in messages if isinstance(each, ToolMessage)}
-    calls: dict[str | None, tuple[str, Any]] = {}
+    calls: dict[str | None, tuple[str | None, Any]] = {}
     media: list[Any] = []
     plain: list[BaseMessage] = []
     for place, message in enumerate(messages):
@@ -41,7 +41,7 @@ def plain_history(messages: Sequence[BaseMessage], last: str) -> list[BaseMessag
             for call in made:
                 if call["id"] in own.get(place, ()):
                     continue
-                calls[call["id"]] = name, arguments = call["name"] or "a tool", call["args"]
+                calls[call["id"]] = name, arguments = call["name"], call["args"]
                 if call["id"] not in answered:
                     _say(plain, result_text(name, arguments, None))
         elif isinstance(message, ToolMessage | FunctionMessage):
