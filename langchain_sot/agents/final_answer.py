@@ -1,9 +1,8 @@
 """The final answer of an agent with tools, from the call of `answer_in_points` to the message in the history.
 
-The tool only accepts the points. The model's next turn writes them, in `wrap_model_call`: so approval, limits and
-retries of tool calls hold for the tool, what other middleware does to the model's calls holds for the points, and what
-it does to the model's answers holds for the answer. A checkpoint between the two has a history from which any model can
-go on.
+The tool only accepts the points. The model's next turn writes them, in `wrap_model_call`. So approval, limits and
+retries of tool calls hold for the tool. What other middleware does to the model's calls and answers holds for the
+points and the answer. A checkpoint between the two turns has a history from which any model can go on.
 """
 
 from __future__ import annotations
