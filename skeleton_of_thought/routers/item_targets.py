@@ -70,7 +70,7 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     words = read_words(f"{before} ★ {after}", language)
     if words.has("whole", "neighbour", "together") or not _asks_for_versions(words, kind, row, language):
         return None
-    names = _BETWEEN.split(row) if language in _DENSE else split_row(row)
+    names = _BETWEEN.split(row) if language in _DENSE else split_row(row, language)
     targets = [_without(_toward(language), name) for name in names if name]
     points = tuple(
         Item(index, name, mark=f"{name}:", tight=True, ask=_ask(before, target, after, language))
@@ -105,7 +105,7 @@ def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool
     if at - 1 in words.hits.get("from", ()):
         return False
     if kind == "tone" and not words.has("to_tone"):
-        return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row))
+        return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row, language))
     return words.has(f"to_{kind}")
 
 

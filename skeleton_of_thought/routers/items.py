@@ -17,6 +17,7 @@ from skeleton_of_thought.routers.item_lists import (
     lines_after,
     lines_before,
     marked,
+    named_row,
     pieces,
     quotations,
     quoted,
@@ -45,6 +46,10 @@ _PIECE = 200
 """Characters of the longest piece between commas."""
 _FIRST = 3
 """An instruction has its command within this many words."""
+_BRIEF = 12
+"""Words of a brief instruction."""
+_NEAR = 4
+"""Words, or characters of Chinese and Japanese, between "these" and the name of the things at most."""
 _SHORT = 60
 """Characters of the longest item that names its answer in one line."""
 
@@ -88,9 +93,15 @@ def _lists(text: str) -> Iterator[ListInText]:
     for found in (marked(text, _is_part), inline_numbered(text), quoted(text)):
         if found is not None:
             yield found
-    for found in (pieces(text), lines_after(text, _instructs), lines_before(text, _instructs)):
+    language = language_of(text[:_LEAD])
+    for found in (named_row(text, language, _eaches), pieces(text, language)):
         if found is not None and _shape(found):
             yield found
+    before, after = lines_before(text, _instructs), lines_after(text, _instructs, _speaks_of_items)
+    # "Write a reply to each of them" below the items, unless the words above them instruct.
+    if before is not None and _speaks_of_items(before.tail) and not (after and _speaks_of_items(after.lead)):
+        after = None
+    yield from (found for found in (after, before) if found is not None)
 
 
 def _shape(found: ListInText) -> bool:
@@ -116,8 +127,25 @@ def _instructs(line: str) -> bool:
     if not language:
         return False
     words = read_words(line, language)
-    hits = [hit for name in ("strong", "weak", "each") for hit in words.hits.get(name, ())]
-    return any(words.unspaced or hit < _FIRST for hit in hits)
+    hits = [hit for name in ("strong", "weak") for hit in words.hits.get(name, ())]
+    return words.has("each") or any(words.unspaced or hit < _FIRST for hit in hits)
+
+
+def _eaches(words: str, language: str) -> bool:
+    return read_words(words, language).has("each")
+
+
+def _speaks_of_items(line: str) -> bool:
+    """Whether a line speaks of each of some items, or of "these words"."""
+    language = language_of(line)
+    words = read_words(line, language) if language else None
+    return words is not None and (words.has("each") or bool(_these(words)))
+
+
+def _these(words: Words) -> list[int]:
+    """Where an instruction says "these" or "the following", with the name of several things right after."""
+    things = words.hits.get("things", ())
+    return [at for at in words.hits.get("these", ()) if any(at <= place <= at + _NEAR for place in things)]
 
 
 def _judged(found: ListInText) -> ItemList | None:
@@ -134,18 +162,86 @@ def _judged(found: ListInText) -> ItemList | None:
     if any(map(_LABEL.search, (found.lead, found.tail))) or not _introduces(found, language):
         return None
     each = _each(words) or (words.has("both") and len(found.items) == 2)
-    plural = _acts_on_several(words)
-    if each:
-        if not words.has("strong", "weak") and not {"?", "？", ":", "："} & set(words.words):
-            return None
-    elif (
-        plural is None
-        or words.has("unless", "parts")
-        or _asks_something_else(words)
-        or not (plural or found.kind == "marked" or (found.kind == "quoted" and words.has("direct")))
-    ):
+    if not (each and _is_about_each(found, words)) and not _acts_on_items(found, words, language):
         return None
     return _of(found, instruction, language) if _are_items(found, words, language, each) else None
+
+
+def _is_about_each(found: ListInText, words: Words) -> bool:
+    """Whether "each" is of the instruction: it has a command, or is nothing but "French for each of these"."""
+    if words.has("strong", "weak") or {"?", "？", ":", "："} & set(words.words):
+        return not _one_text_with_each(words)
+    return not (found.lead and found.tail)
+
+
+def _one_text_with_each(words: Words) -> bool:
+    """Whether each item gets its place in one text: "write the scene, and give each a reason"."""
+    for at in words.hits.get("each", ()):
+        sentence = words.sentence[at]
+        texts = [place for place in words.within("text", sentence) if place < at]
+        makes = [place for place in words.within("compose", sentence) if place < at]
+        acts = words.within("weak", sentence)
+        if any(make < text < act < at for make in makes for text in texts for act in acts):
+            return True
+    return False
+
+
+def _acts_on_items(found: ListInText, words: Words, language: str) -> bool:
+    """Whether an instruction without "each" acts on one item at a time."""
+    if words.has("unless") or _asks_something_else(words):
+        return False
+    if _is_quiz(found, words, language):
+        return True
+    plural = _acts_on_several(words)
+    if words.has("parts"):
+        return False
+    if _turns_these(words) or (_are_words(found) and len(words.words) <= _BRIEF and words.has("strong")):
+        return True
+    return plural is not None and (plural or found.kind == "marked" or (found.kind == "quoted" and words.has("direct")))
+
+
+def _turns_these(words: Words) -> bool:
+    """Whether a verb has the items as its object, "make these sentences shorter", or puts them into a language."""
+    if words.unspaced:
+        return False
+    using = set(words.hits.get("using", ()))
+    verbs = set(words.hits.get("weak", ())) - using
+    for at in _these(words):
+        if verbs & {at - 1, at - 2} and at - 1 not in using and not words.within("text", words.sentence[at]):
+            return True
+    prepositions = set(words.hits.get("into", ()))
+    tongues = words.hits.get("tongue", ())
+    return any(
+        {place - 1, place - 2} & prepositions
+        for at in words.hits.get("these", ())
+        for place in tongues
+        if 0 < place - at < 4
+    )
+
+
+def _are_words(found: ListInText) -> bool:
+    """Whether the items are lines of one to three words, as a vocabulary has."""
+    return (
+        found.kind == "lines"
+        and len(found.items) > _FEWEST
+        and all(len(item.split()) <= 3 and item[-1:].isalnum() for item in found.items)
+    )
+
+
+def _is_quiz(found: ListInText, words: Words, language: str) -> bool:
+    """Whether short words before a list of unrelated questions ask for their answers: "Trivia time!".
+
+    Not where the words tell a case that the questions are about, or where the questions are for the reader.
+    """
+    asking = set(words.hits.get("asking", ()))
+    if found.kind != "marked" or found.tail or not asking or len(words.words) > _BRIEF * (3 if words.unspaced else 2):
+        return False
+    if any(sign.isdigit() for sign in found.lead) or set(words.hits.get("one", ())) - asking or "?" in found.lead:
+        return False
+    questions = sum(item.endswith(("?", "？")) for item in found.items)
+    return questions * 2 > len(found.items) and not any(
+        _refers(item, language) or read_words(item, language).has("yours") for item in found.items
+    )
 
 
 def _instruction(found: ListInText) -> str:
@@ -170,6 +266,8 @@ def _introduces(found: ListInText, language: str) -> bool:
     last = max((words.sentence[at] for at, word in enumerate(words.words) if word.isalnum()), default=0)
     if words.within("options", last):
         return False
+    if found.kind == "names":
+        return True
     if found.kind == "commas" and found.lead.endswith(("?", "？")):
         return bool(words.within("each", last) and words.within("things", last) and not found.tail)
     if words.within("each", last) or words.within("things", last) or (found.tail and not found.lead):
@@ -230,7 +328,9 @@ def _asks_something_else(words: Words) -> bool:
 # --- items ----------------------------------------------------------------------------------------
 
 _SNIPPET = re.compile(
-    r"```|~~~|[;{}]\s*$|^\s*(?:def|class|import|from|#include|public|SELECT|return|const|let|var)\b", re.M
+    r"```|~~~|[;{}]\s*$|^\s*(?:def|class|import|from|#include|public|SELECT|return|const|let|var)\b|"
+    r"^\s*(?:for|if|while|else|try|with)\b.*:\s*$|^\s*[a-z_]{2,30} ?[-+]?= ?\S|^\s*[a-z_.]{2,40}\(.*\)\s*$",
+    re.M,
 )
 _SPEAKER = re.compile(r"(?P<who>[^\W\d_][\w .]{0,24})[:：]\s?\S")
 _STAMP = re.compile(r"[\[(]?(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}:\d{2})")
@@ -240,8 +340,8 @@ _CELLS = re.compile(r"\|[^|\n]*\||\t[^\t\n]*\t")
 def _are_items(found: ListInText, words: Words, language: str, each: bool) -> bool:
     """Whether the pieces of a list can stand alone."""
     items = found.items
-    long = found.kind != "commas" and min(map(len, items)) > _SHORT
-    if not (2 if each and long else _FEWEST) <= len(items) <= _MOST or any(not _has_text(item) for item in items):
+    pair = each and (found.kind == "marked" or (found.kind != "commas" and min(map(len, items)) > _SHORT))
+    if not (2 if pair else _FEWEST) <= len(items) <= _MOST or any(not _has_text(item) for item in items):
         return False
     counts = [len(words_of(item)) for item in items]
     if not each and (sum(counts) > _LONG * len(items) or max(counts) > _LONG_ONE):
@@ -294,7 +394,7 @@ def _stopwords(language: str) -> frozenset[str]:
 
 def _of(found: ListInText, instruction: str, language: str) -> ItemList:
     points = []
-    short = found.kind == "commas" or (found.kind == "quoted" and found.inline)
+    short = found.kind in ("commas", "names") or (found.kind == "quoted" and found.inline)
     for index, item in enumerate(found.items, 1):
         title = " ".join(item.split())
         mark = found.marks[index - 1] if found.marks else ""
