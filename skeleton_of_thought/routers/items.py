@@ -50,6 +50,8 @@ _BRIEF = 12
 """Words of a brief instruction."""
 _NEAR = 4
 """Words, or characters of Chinese and Japanese, between "these" and the name of the things at most."""
+_LETTER = 90
+"""Characters of the shortest item that may be a letter."""
 _SHORT = 60
 """Characters of the longest item that names its answer in one line."""
 
@@ -99,7 +101,7 @@ def _lists(text: str) -> Iterator[ListInText]:
             yield found
     before, after = lines_before(text, _instructs), lines_after(text, _instructs, _speaks_of_items)
     # "Write a reply to each of them" below the items, unless the words above them instruct.
-    if before is not None and _speaks_of_items(before.tail) and not (after and _speaks_of_items(after.lead)):
+    if before and after and _speaks_of_items(before.tail) and not (_instructs(after.lead) or ":" in after.lead[-1:]):
         after = None
     yield from (found for found in (after, before) if found is not None)
 
@@ -193,7 +195,8 @@ def _acts_on_items(found: ListInText, words: Words, language: str) -> bool:
     if _is_quiz(found, words, language):
         return True
     plural = _acts_on_several(words)
-    if words.has("parts"):
+    # "These bullet points" may be the items themselves.
+    if set(words.hits.get("parts", ())) - set(words.hits.get("things", ())):
         return False
     if _turns_these(words) or (_are_words(found) and len(words.words) <= _BRIEF and words.has("strong")):
         return True
@@ -211,8 +214,9 @@ def _turns_these(words: Words) -> bool:
             return True
     prepositions = set(words.hits.get("into", ()))
     tongues = words.hits.get("tongue", ())
+    ones = words.hits.get("one", ())
     return any(
-        {place - 1, place - 2} & prepositions
+        {place - 1, place - 2} & prepositions and not any(at < one < place for one in ones)
         for at in words.hits.get("these", ())
         for place in tongues
         if 0 < place - at < 4
@@ -239,9 +243,8 @@ def _is_quiz(found: ListInText, words: Words, language: str) -> bool:
     if any(sign.isdigit() for sign in found.lead) or set(words.hits.get("one", ())) - asking or "?" in found.lead:
         return False
     questions = sum(item.endswith(("?", "？")) for item in found.items)
-    return questions * 2 > len(found.items) and not any(
-        _refers(item, language) or read_words(item, language).has("yours") for item in found.items
-    )
+    yours = sum(read_words(item, language).has("yours") for item in found.items)
+    return questions * 2 > len(found.items) and yours < 2 and not any(_refers(item, language) for item in found.items)
 
 
 def _instruction(found: ListInText) -> str:
@@ -289,6 +292,8 @@ def _each(words: Words) -> bool:
             place for name in ("using", "relative") for place in words.within(name, sentence) if at - 4 <= place < at
         ]
         near = [place for place in near if words.comma not in words.words[place:at]]
+        if _in_one_text(words, at, near):
+            return False
         # "A sentence with each word" is one of each, "a sentence that has each word" is not.
         texts = ("text", "sentence") if words.within("relative", sentence) else ("text",)
         alone = len(texts) == 1 and words.within("sentence", sentence)
@@ -302,6 +307,17 @@ def _each(words: Words) -> bool:
         ):
             return False
     return words.has("each")
+
+
+def _in_one_text(words: Words, at: int, using: Sequence[int]) -> bool:
+    """Whether "use each of these words in a story" or "a logo that contains each of these" is what "each" means."""
+    sentence = words.sentence[at]
+    if any(place < near <= place + 2 for near in using for place in words.within("relative", sentence)):
+        return any(at - near <= 2 for near in using if near in words.hits.get("using", ()))
+    first = next((place for place, number in enumerate(words.sentence) if number == sentence), 0)
+    return any(first <= near <= first + 1 and at - near <= 2 for near in using) and any(
+        place > at for place in words.within("text", sentence)
+    )
 
 
 def _acts_on_several(words: Words) -> bool | None:
@@ -353,10 +369,27 @@ def _are_items(found: ListInText, words: Words, language: str, each: bool) -> bo
     speakers = Counter(match["who"].casefold() for item in items if (match := _SPEAKER.match(item)))
     if speakers and ((len(speakers) > 1 and max(speakers.values()) > 1) or (not each and _share(_SPEAKER, items))):
         return False
+    if found.kind in ("lines", "paragraphs") and not found.tail and _ends_otherwise(items):
+        return False
     questions = sum(item.rstrip().endswith(("?", "？")) for item in items)
     if words.has("answer") or (questions > len(items) // 2 and not words.has("direct")):
-        return not any(_refers(item, language) for item in items[1:])
+        # A letter of several sentences says by itself what its pronouns mean.
+        return not any(_refers(item, language) for item in items[1:] if not (each and len(item) > _LETTER))
     return True
+
+
+def _ends_otherwise(items: Sequence[str]) -> bool:
+    """Whether the last line asks or instructs, unlike the others: it is about all of them."""
+    ends = [item.rstrip().endswith(("?", "？")) for item in items]
+    if ends[-1] and sum(ends) == 1 and len(items) > 2:
+        return True
+    return _commands(items[-1]) and not any(map(_commands, items[:3]))
+
+
+def _commands(line: str) -> bool:
+    language = language_of(line) if " " in line else ""
+    words = read_words(line, language) if language else None
+    return words is not None and any(0 in words.hits.get(name, ()) for name in ("strong", "weak", "compose"))
 
 
 def _has_text(item: str) -> bool:
