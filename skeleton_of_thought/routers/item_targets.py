@@ -25,6 +25,8 @@ _ENDS = 300
 _SENTENCE = 700
 """Characters of the longest sentence that names targets."""
 _DENSE = ("zh", "ja")
+_NAMED = "named"
+"""The kind of targets that the words before them tell."""
 _AND = {
     "en": "and",
     "de": "und|sowie",
@@ -54,7 +56,31 @@ def find_targets(text: str) -> ItemList | None:
                 found = _versions(text, start, start + len(row[0]), kind, language)
                 if found is not None:
                     return found
+        if language and (named := _named_kind(seen, language)) is not None and seen is text:
+            return _versions(text, *named, _NAMED, language)
     return None
+
+
+def _named_kind(text: str, language: str) -> tuple[int, int] | None:
+    """Where a row has as many targets as the words before it say: "in three styles: pirate, poet, judge"."""
+    pattern = _announced(language)
+    for found in pattern.finditer(text) if pattern is not None else ():
+        count = _number(found["number"].casefold(), language)
+        if 1 < count == len(split_row(found["row"], language)):
+            return found.span("row")
+    return None
+
+
+@cache
+def _announced(language: str) -> re.Pattern[str] | None:
+    names = _kinds(language).get("counted")
+    if language in _DENSE or not names:
+        return None
+    return re.compile(
+        rf"(?<!\w){_toward(language).pattern}(?P<number>\w{{1,14}})\s(?:\w{{1,14}}\s)?(?:{'|'.join(names)})\s?:\s"
+        r"(?P<row>[^.:;\n\"“„«]{5,200})(?=[.\n]|$)",
+        re.I,
+    )
 
 
 def _versions(text: str, start: int, end: int, kind: str, language: str) -> ItemList | None:
@@ -104,6 +130,8 @@ def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool
     at = words.words.index("★")
     if at - 1 in words.hits.get("from", ()):
         return False
+    if kind == _NAMED:
+        return True
     if kind == "tone" and not words.has("to_tone"):
         return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row, language))
     return words.has(f"to_{kind}")

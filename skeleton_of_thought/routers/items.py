@@ -32,7 +32,7 @@ __all__ = ["find_items"]
 
 _LONGEST = 40_000
 """Characters of the longest question that is read."""
-_LINES = 2000
+_LINES = 1000
 """Lines of the longest question that is read."""
 _INSTRUCTION = 6000
 """Characters of the longest instruction: longer ones are about a document."""
@@ -196,7 +196,8 @@ def _acts_on_items(found: ListInText, words: Words, language: str) -> bool:
         return True
     plural = _acts_on_several(words)
     # "These bullet points" may be the items themselves.
-    if set(words.hits.get("parts", ())) - set(words.hits.get("things", ())):
+    things = words.hits.get("things", ())
+    if set(words.hits.get("parts", ())).difference(things, (at + 1 for at in things)):
         return False
     if _turns_these(words) or (_are_words(found) and len(words.words) <= _BRIEF and words.has("strong")):
         return True
@@ -326,7 +327,7 @@ def _acts_on_several(words: Words) -> bool | None:
     for at in words.hits.get("strong", ()):
         sentence = words.sentence[at]
         things = [place for place in words.within("things", sentence) if not words.is_length(place)]
-        one = words.within("one", sentence)
+        one = [place for place in words.within("one", sentence) if place != at]
         if one and (not things or one[0] < things[0]):
             return None
         if things and any(at < place < things[0] for place in words.within("using", sentence)):
@@ -369,7 +370,7 @@ def _are_items(found: ListInText, words: Words, language: str, each: bool) -> bo
     speakers = Counter(match["who"].casefold() for item in items if (match := _SPEAKER.match(item)))
     if speakers and ((len(speakers) > 1 and max(speakers.values()) > 1) or (not each and _share(_SPEAKER, items))):
         return False
-    if found.kind in ("lines", "paragraphs") and not found.tail and _ends_otherwise(items):
+    if found.kind in ("lines", "paragraphs") and not (found.tail or words.has("direct")) and _ends_otherwise(items):
         return False
     questions = sum(item.rstrip().endswith(("?", "？")) for item in items)
     if words.has("answer") or (questions > len(items) // 2 and not words.has("direct")):
