@@ -53,7 +53,6 @@ MACHINERY = {
     "skeleton_of_thought.evaluation": "kept as JSON, which tests/evaluation reads back",
     "skeleton_of_thought.ray": "engines of models",
     "skeleton_of_thought.serve": "a server's requests and answers under way",
-    "skeleton_of_thought.routers.item_words": "read afresh from each question",
     "skeleton_of_thought.routers.question": "read afresh from each question",
     "langchain_sot.agents": "turns under way",
     "langchain_sot.calls": "calls under way",

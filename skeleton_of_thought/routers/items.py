@@ -7,9 +7,7 @@ refuse in doubt: an item whose answer needs the others would be answered badly.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
 
 from skeleton_of_thought.routers.item_lists import (
     ListInText,
@@ -22,10 +20,10 @@ from skeleton_of_thought.routers.item_lists import (
     quotations,
     quoted,
 )
+from skeleton_of_thought.routers.item_sense import FEWEST, MOST, SHORT, are_items, refers
 from skeleton_of_thought.routers.item_targets import find_different, find_targets
 from skeleton_of_thought.routers.item_words import Words, language_of, read_words
-from skeleton_of_thought.routers.question import LANGUAGES, lexicon
-from skeleton_of_thought.text.words import MAY_HOLD_ITEMS, words_of
+from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
 from skeleton_of_thought.types.items import Item, ItemList
 
 __all__ = ["find_items"]
@@ -36,10 +34,6 @@ _LINES = 1000
 """Lines of the longest question that is read."""
 _INSTRUCTION = 6000
 """Characters of the longest instruction: longer ones are about a document."""
-_FEWEST, _MOST = 3, 100
-"""The fewest and the most items of a list."""
-_LONG, _LONG_ONE = 150, 400
-"""Words of the average and of any item from which a question may be one about all of them together."""
 _LEAD = 300
 """Characters before a list that are read for what introduces it."""
 _PIECE = 200
@@ -50,10 +44,6 @@ _BRIEF = 12
 """Words of a brief instruction."""
 _NEAR = 4
 """Words, or characters of Chinese and Japanese, between "these" and the name of the things at most."""
-_LETTER = 90
-"""Characters of the shortest item that may be a letter."""
-_SHORT = 60
-"""Characters of the longest item that names its answer in one line."""
 
 
 def find_items(text: str) -> ItemList | None:
@@ -86,7 +76,7 @@ def find_items(text: str) -> ItemList | None:
 def _as_list(text: str) -> ItemList | None:
     for found in _lists(text):
         if len(found.items) > 1:
-            return _judged(found) if len(found.items) <= _MOST else None
+            return _judged(found) if len(found.items) <= MOST else None
     return None
 
 
@@ -113,7 +103,7 @@ def _shape(found: ListInText) -> bool:
     longest = max(map(len, found.items))
     return (
         len(found.lead) + len(found.tail) <= 2 * _LEAD
-        and longest <= (_PIECE if "\n" not in found.lead else _SHORT)
+        and longest <= (_PIECE if "\n" not in found.lead else SHORT)
         and not any(quotations(item) or '"' in item for item in found.items)
     )
 
@@ -161,12 +151,16 @@ def _judged(found: ListInText) -> ItemList | None:
     words = read_words(instruction, language)
     if words.has("whole", "neighbour"):
         return None
-    if any(map(_LABEL.search, (found.lead, found.tail))) or not _introduces(found, language):
+    if (
+        any(map(_LABEL.search, (found.lead, found.tail)))
+        or _INPUT.search(found.tail)
+        or not _introduces(found, language)
+    ):
         return None
     each = _each(words) or (words.has("both") and len(found.items) == 2)
     if not (each and _is_about_each(found, words)) and not _acts_on_items(found, words, language):
         return None
-    return _of(found, instruction, language) if _are_items(found, words, language, each) else None
+    return _of(found, instruction, language) if are_items(found, words, language, each=each) else None
 
 
 def _is_about_each(found: ListInText, words: Words) -> bool:
@@ -208,10 +202,13 @@ def _turns_these(words: Words) -> bool:
     """Whether a verb has the items as its object, "make these sentences shorter", or puts them into a language."""
     if words.unspaced:
         return False
-    using = set(words.hits.get("using", ()))
-    verbs = set(words.hits.get("weak", ())) - using
+    verbs = {at for name in ("weak", "strong") for at in words.hits.get(name, ())}
+    # "Bios for these people" are several, "a title for these chapters" is one.
+    others = {at for name in ("using", "text", "one", "a") for at in words.hits.get(name, ())}
     for at in _these(words):
-        if verbs & {at - 1, at - 2} and at - 1 not in using and not words.within("text", words.sentence[at]):
+        verb = next((verb for verb in sorted(verbs) if words.sentence[verb] == words.sentence[at]), at)
+        after = [place for place in words.within("text", words.sentence[at]) if place > at]
+        if verb < at and verb not in others and others.isdisjoint(range(verb, at)) and not after:
             return True
     prepositions = set(words.hits.get("into", ()))
     tongues = words.hits.get("tongue", ())
@@ -228,7 +225,7 @@ def _are_words(found: ListInText) -> bool:
     """Whether the items are lines of one to three words, as a vocabulary has."""
     return (
         found.kind == "lines"
-        and len(found.items) > _FEWEST
+        and len(found.items) > FEWEST
         and all(len(item.split()) <= 3 and item[-1:].isalnum() for item in found.items)
     )
 
@@ -245,7 +242,7 @@ def _is_quiz(found: ListInText, words: Words, language: str) -> bool:
         return False
     questions = sum(item.endswith(("?", "？")) for item in found.items)
     yours = sum(read_words(item, language).has("yours") for item in found.items)
-    return questions * 2 > len(found.items) and yours < 2 and not any(_refers(item, language) for item in found.items)
+    return questions * 2 > len(found.items) and yours < 2 and not any(refers(item, language) for item in found.items)
 
 
 def _instruction(found: ListInText) -> str:
@@ -264,6 +261,14 @@ _LABEL = re.compile(
 """What prompts have that present a question, documents or a dialogue: their lists are parts of those."""
 
 
+_INPUT = re.compile(
+    r"^[\s*]*(?:text|input|review|message|sentence|email|article|tweet|paragraph|customer|eingabe|satz|texte|entrée|phrase|"
+    r"texto|entrada|frase|testo|tekst|invoer|zin|текст|ввод|文本|输入|原文|テキスト|入力)[\s*]*[:：]",
+    re.I | re.M,
+)
+"""The label of one text below a list: the list says what to do with it."""
+
+
 def _introduces(found: ListInText, language: str) -> bool:
     """Whether the words right before a list may be those of a list of items."""
     words = read_words(found.lead[-_LEAD:], language)
@@ -274,13 +279,20 @@ def _introduces(found: ListInText, language: str) -> bool:
         return True
     if found.kind == "commas" and found.lead.endswith(("?", "？")):
         return bool(words.within("each", last) and words.within("things", last) and not found.tail)
+    # "For each review:" introduces steps where the lines below are the first commands.
+    if (not words.has("strong", "weak") or len(found.lead) > 2 * _LEAD) and _are_commands(found.items, language):
+        return False
     if words.within("each", last) or words.within("things", last) or (found.tail and not found.lead):
         return True
     if found.kind == "commas" or len(found.lead) > 2 * _LEAD:
         return False
-    first = (read_words(item[:_LEAD], language) for item in found.items)
-    commands = sum(0 in words.hits.get(name, ()) for words in first for name in ("strong", "weak"))
-    return commands * 2 <= len(found.items)
+    return not _are_commands(found.items, language)
+
+
+def _are_commands(items: Sequence[str], language: str) -> bool:
+    """Whether most items are instructions themselves."""
+    first = (read_words(item[:_LEAD], language) for item in items)
+    return sum(any(0 in words.hits.get(name, ()) for name in ("strong", "weak")) for words in first) * 2 > len(items)
 
 
 def _each(words: Words) -> bool:
@@ -293,7 +305,7 @@ def _each(words: Words) -> bool:
             place for name in ("using", "relative") for place in words.within(name, sentence) if at - 4 <= place < at
         ]
         near = [place for place in near if words.comma not in words.words[place:at]]
-        if _in_one_text(words, at, near):
+        if _in_one_text(words, at, near) or _in_text_before(words, sentence):
             return False
         # "A sentence with each word" is one of each, "a sentence that has each word" is not.
         texts = ("text", "sentence") if words.within("relative", sentence) else ("text",)
@@ -321,6 +333,16 @@ def _in_one_text(words: Words, at: int, using: Sequence[int]) -> bool:
     )
 
 
+def _in_text_before(words: Words, sentence: int) -> bool:
+    """Whether a sentence says what each item gets in the text of a sentence before: "Write a speech. Mention each"."""
+    first = next((place for place, number in enumerate(words.sentence) if number == sentence), 0)
+    if not {first, first + 1} & set(words.hits.get("includes", ())):
+        return False
+    commands = words.hits.get("compose", ())
+    eaches = [at for at in words.hits.get("each", ()) if words.sentence[at] < sentence]
+    return not eaches and any(words.sentence[at] < sentence for at in commands)
+
+
 def _acts_on_several(words: Words) -> bool | None:
     """Whether a command names several things to act on; False if it names nothing, None if it names one thing."""
     answer = None
@@ -342,97 +364,13 @@ def _asks_something_else(words: Words) -> bool:
     return any(word in ("?", "？") and words.sentence[at] not in commands for at, word in enumerate(words.words))
 
 
-# --- items ----------------------------------------------------------------------------------------
-
-_SNIPPET = re.compile(
-    r"```|~~~|[;{}]\s*$|^\s*(?:def|class|import|from|#include|public|SELECT|return|const|let|var)\b|"
-    r"^\s*(?:for|if|while|else|try|with)\b.*:\s*$|^\s*[a-z_]{2,30} ?[-+]?= ?\S|^\s*[a-z_.]{2,40}\(.*\)\s*$",
-    re.M,
-)
-_SPEAKER = re.compile(r"(?P<who>[^\W\d_][\w .]{0,24})[:：]\s?\S")
-_STAMP = re.compile(r"[\[(]?(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}:\d{2})")
-_CELLS = re.compile(r"\|[^|\n]*\||\t[^\t\n]*\t")
-
-
-def _are_items(found: ListInText, words: Words, language: str, each: bool) -> bool:
-    """Whether the pieces of a list can stand alone."""
-    items = found.items
-    pair = each and (found.kind == "marked" or (found.kind != "commas" and min(map(len, items)) > _SHORT))
-    if not (2 if pair else _FEWEST) <= len(items) <= _MOST or any(not _has_text(item) for item in items):
-        return False
-    counts = [len(words_of(item)) for item in items]
-    if not each and (sum(counts) > _LONG * len(items) or max(counts) > _LONG_ONE):
-        return False
-    if sum(bool(_SNIPPET.search(item)) for item in items) > len(items) // 3:
-        return False
-    if _share(_STAMP, items) or any(_CELLS.search(item) for item in items):
-        return False
-    speakers = Counter(match["who"].casefold() for item in items if (match := _SPEAKER.match(item)))
-    if speakers and ((len(speakers) > 1 and max(speakers.values()) > 1) or (not each and _share(_SPEAKER, items))):
-        return False
-    if found.kind in ("lines", "paragraphs") and not (found.tail or words.has("direct")) and _ends_otherwise(items):
-        return False
-    questions = sum(item.rstrip().endswith(("?", "？")) for item in items)
-    if words.has("answer") or (questions > len(items) // 2 and not words.has("direct")):
-        # A letter of several sentences says by itself what its pronouns mean.
-        return not any(_refers(item, language) for item in items[1:] if not (each and len(item) > _LETTER))
-    return True
-
-
-def _ends_otherwise(items: Sequence[str]) -> bool:
-    """Whether the last line asks or instructs, unlike the others: it is about all of them."""
-    ends = [item.rstrip().endswith(("?", "？")) for item in items]
-    if ends[-1] and sum(ends) == 1 and len(items) > 2:
-        return True
-    return _commands(items[-1]) and not any(map(_commands, items[:3]))
-
-
-def _commands(line: str) -> bool:
-    language = language_of(line) if " " in line else ""
-    words = read_words(line, language) if language else None
-    return words is not None and any(0 in words.hits.get(name, ()) for name in ("strong", "weak", "compose"))
-
-
-def _has_text(item: str) -> bool:
-    return any(sign.isalnum() or ord(sign) > 0x2FFF for sign in item)
-
-
-def _share(pattern: re.Pattern[str], items: Sequence[str]) -> bool:
-    return sum(bool(pattern.match(item)) for item in items) * 2 > len(items)
-
-
-def _refers(item: str, language: str) -> bool:
-    """Whether an item speaks of another one."""
-    words = read_words(item, language)
-    if words.has("refers") or 0 in words.hits.get("opens", ()):
-        return True
-    if language in ("zh", "ja"):
-        return words.has("pronoun")
-    stopwords = _stopwords(language)
-    for name in ("pronoun", "owner"):
-        for at in words.hits.get(name, ()):
-            before = [
-                place for place in range(at) if len(words.words[place]) > 2 and words.words[place] not in stopwords
-            ]
-            clauses = [place for place in words.hits.get("clause", ()) if place < at]
-            if not before or (name == "pronoun" and not (clauses and clauses[-1] > before[0])):
-                return True
-    return False
-
-
-@cache
-def _stopwords(language: str) -> frozenset[str]:
-    lines = lexicon()[language] if language in LANGUAGES else ()
-    return frozenset(word for line in lines if line.startswith("stopwords: ") for word in line.split()[1:])
-
-
 def _of(found: ListInText, instruction: str, language: str) -> ItemList:
     points = []
     short = found.kind in ("commas", "names") or (found.kind == "quoted" and found.inline)
     for index, item in enumerate(found.items, 1):
         title = " ".join(item.split())
         mark = found.marks[index - 1] if found.marks else ""
-        if short and len(title) <= _SHORT and not title.endswith((".", "!", "?", "。", "！", "？")):
+        if short and len(title) <= SHORT and not title.endswith((".", "!", "?", "。", "！", "？")):
             mark = f"{title}:"
         points.append(Item(index, title, mark=mark, tight=not found.loose, ask=item))
     return ItemList(instruction, tuple(points), "list", language)
