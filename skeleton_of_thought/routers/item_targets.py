@@ -22,6 +22,8 @@ _HEAD, _TAIL = 2000, 1000
 """Characters at either end of a text where its instruction stands."""
 _ENDS = 300
 """Characters at either end of it that tell its language."""
+_NEAR_END = 400
+"""Characters between the sentence that names targets and the nearer end of the text."""
 _SENTENCE = 700
 """Characters of the longest sentence that names targets."""
 _DENSE = ("zh", "ja")
@@ -85,7 +87,8 @@ def _announced(language: str) -> re.Pattern[str] | None:
 
 def _versions(text: str, start: int, end: int, kind: str, language: str) -> ItemList | None:
     begin, stop = _sentence(text, start, end)
-    if stop - begin > _SENTENCE:
+    # Further inside, a sentence is one of a document.
+    if stop - begin > _SENTENCE or (begin > _NEAR_END and len(text) - stop > _NEAR_END):
         return None
     before, row = _without_count(text[begin:start], language), text[start:end]
     if (toward := _toward(language).match(row)) is not None:

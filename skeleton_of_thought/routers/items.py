@@ -40,6 +40,8 @@ _PIECE = 200
 """Characters of the longest piece between commas."""
 _FIRST = 3
 """An instruction has its command within this many words."""
+_HEADING = 3
+"""Words of the longest heading of a list: "My ingredients:"."""
 _BRIEF = 12
 """Words of a brief instruction."""
 _NEAR = 4
@@ -151,11 +153,7 @@ def _judged(found: ListInText) -> ItemList | None:
     words = read_words(instruction, language)
     if words.has("whole", "neighbour"):
         return None
-    if (
-        any(map(_LABEL.search, (found.lead, found.tail)))
-        or _INPUT.search(found.tail)
-        or not _introduces(found, language)
-    ):
+    if _is_material(found, language) or not _introduces(found, language):
         return None
     each = _each(words) or (words.has("both") and len(found.items) == 2)
     if not (each and _is_about_each(found, words)) and not _acts_on_items(found, words, language):
@@ -269,6 +267,32 @@ _INPUT = re.compile(
 """The label of one text below a list: the list says what to do with it."""
 
 
+_SOURCE = re.compile(
+    r"(?:extract|excerpt|passage|doc|document|source|chunk|context|snippet|page|rule|step|regel|schritt|auszug|quelle|extrait|"
+    r"étape|règle|fragmento|paso|regla|estratto|passo|regola|trecho|regra|fragment|stap|шаг|правило|отрывок|资料|步骤|資料)",
+    re.I,
+)
+_FRAME = re.compile(r"</?[a-zA-Z][\w -]*>|#+ ")
+
+
+def _is_material(found: ListInText, language: str) -> bool:
+    """Whether a list is what the prompt works with, such as passages, parts of a prompt, or the members of a crew."""
+    if any(map(_LABEL.search, (found.lead, found.tail))) or _INPUT.search(found.tail):
+        return True
+    if any(map(_SOURCE.match, found.marks)):
+        return True
+    if found.tail and found.lead.endswith((":", "：")) and len(found.lead.split()) <= _HEADING:
+        tail = read_words(found.tail, language)
+        if not (tail.has("each") or _these(tail)) and not read_words(found.lead, language).has("each", "strong"):
+            return True
+    if found.marks or found.kind in ("commas", "names", "quoted"):
+        return False
+    # Above an instruction, long paragraphs are a document.
+    if not found.lead and max(map(len, found.items)) > _LEAD:
+        return True
+    return any(pattern.match(item) for pattern in (_LABEL, _INPUT, _FRAME) for item in found.items)
+
+
 def _introduces(found: ListInText, language: str) -> bool:
     """Whether the words right before a list may be those of a list of items."""
     words = read_words(found.lead[-_LEAD:], language)
@@ -277,6 +301,12 @@ def _introduces(found: ListInText, language: str) -> bool:
         return False
     if found.kind == "names":
         return True
+    # "What are the drawbacks of each? Use the minutes:" introduces minutes.
+    paragraphs = found.lead.split("\n\n")
+    if len(paragraphs) > 2 and not (_speaks_of_items(paragraphs[-1]) or _instructs(paragraphs[-1])):
+        return False
+    if set(words.within("includes", last)) and not words.within("each", last) and not words.within("these", last):
+        return False
     if found.kind == "commas" and found.lead.endswith(("?", "？")):
         return bool(words.within("each", last) and words.within("things", last) and not found.tail)
     # "For each review:" introduces steps where the lines below are the first commands.
