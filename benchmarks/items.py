@@ -7,9 +7,9 @@ end-of-text), in turns with one answer to the whole question of 8 times as many:
     single      the whole question as a single row of `LocalEngine`
     items       the question as a chain or an engine with a router answers it: one row per item
 
-The speed-up is the median over questions of the time of the other two divided by that of the items. And with models
-that wait instead of computing, through `SkeletonOfThoughtChain`, sync and async: 8 items whose calls take from 0.4 to 1
-times `--seconds`, over the slowest of them alone.
+The speed-up is the median over questions of the time of the other two divided by that of the items. Then the same
+question through `SkeletonOfThoughtChain`, sync and async, over `ChatOpenAI` and a server (`paced_upstream.py`) that
+takes `--seconds` for each reply: the time of the answer over that.
 
     python benchmarks/items.py
 
@@ -26,9 +26,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_openai import ChatOpenAI
+from paced_upstream import WORD
+from served import process
 
 from langchain_sot import SkeletonOfThoughtChain
 from skeleton_of_thought.drive import run
@@ -118,55 +118,39 @@ def local(model: str | None, questions: int, tokens: int) -> dict[str, Any]:
     }
 
 
-class Waiting(BaseChatModel):
-    """A chat model that waits, for a time that depends on the item, before it answers.
+def served(tokens: int, seconds: float, repeats: int) -> dict[str, Any]:
+    """The time of an answer over that of the slowest item, from a server of known pace, and over one normal answer.
 
-    Attributes:
-        seconds: The longest wait.
+    Args:
+        tokens: Tokens of each item.
+        seconds: What the server takes for them.
+        repeats: Answers of each kind.
     """
-
-    seconds: float
-
-    @property
-    def _llm_type(self) -> str:
-        return "waiting"
-
-    def wait(self, messages: list[BaseMessage]) -> float:
-        """The seconds that the answer to this item takes."""
-        last = str(messages[-1].content).splitlines()[-1]
-        place = next((i for i, sentence in enumerate(_SENTENCES) if last == sentence), 0)
-        return self.seconds * (0.4 + 0.6 * place / (len(_SENTENCES) - 1))
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        time.sleep(self.wait(messages))
-        return self._done()
-
-    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        await asyncio.sleep(self.wait(messages))
-        return self._done()
-
-    def _done(self) -> ChatResult:
-        message = AIMessage("Fait.", response_metadata={"finish_reason": "stop"})
-        return ChatResult(generations=[ChatGeneration(message=message)])
-
-
-def scripted(seconds: float, repeats: int) -> dict[str, Any]:
-    """The time of an answer over that of its slowest item, with models that wait."""
-    chain = SkeletonOfThoughtChain(llm=Waiting(seconds=seconds), router="auto")
     over: dict[str, list[float]] = {"sync": [], "async": []}
-    for _ in range(repeats):
-        start = time.perf_counter()
-        answer = chain.invoke(question("French"))
-        over["sync"].append((time.perf_counter() - start) / seconds)
-        assert answer["route"] == "items", answer["reason"]
+    with process("benchmarks/paced_upstream.py", address=0) as (_, address):
+        pace = {"pace": {"tokens": tokens, "seconds": seconds}}
+        llm = ChatOpenAI(base_url=f"{address}/v1", api_key="none", model="paced", extra_body=pace, max_retries=0)
+        chain = SkeletonOfThoughtChain(llm=llm, router="auto")
 
-        async def one() -> float:
+        def once() -> float:
             start = time.perf_counter()
-            await chain.ainvoke(question("French"))
-            return (time.perf_counter() - start) / seconds
+            answer = chain.invoke(question("French"))
+            assert answer["route"] == "items", answer["reason"]
+            assert answer["answer"].count(WORD.strip()) == tokens * len(_SENTENCES)
+            return time.perf_counter() - start
 
-        over["async"].append(asyncio.run(one()))
-    return {name: round(statistics.median(values), 4) for name, values in over.items()}
+        async def each() -> list[float]:
+            taken = []
+            for _ in range(repeats + 1):
+                start = time.perf_counter()
+                await chain.ainvoke(question("French"))
+                taken.append(time.perf_counter() - start)
+            return taken[1:]  # the first one connects
+
+        once()
+        over["sync"] = [once() for _ in range(repeats)]
+        over["async"] = asyncio.run(each())
+    return {name: round(statistics.median(values) / seconds, 4) for name, values in over.items()}
 
 
 def main() -> None:
@@ -174,13 +158,13 @@ def main() -> None:
     parser.add_argument("--model", help="a model for LocalEngine (default: the demo's)")
     parser.add_argument("--questions", type=int, default=6, help="questions on the local engine (default 6)")
     parser.add_argument("--tokens", type=int, default=64, help="tokens of each item (default 64)")
-    parser.add_argument("--seconds", type=float, default=1.0, help="the slowest scripted item (default 1)")
-    parser.add_argument("--repeats", type=int, default=5, help="scripted answers of each kind (default 5)")
-    parser.add_argument("--scripted-only", action="store_true", help="leave out the local engine")
+    parser.add_argument("--seconds", type=float, default=2.0, help="a reply of the server (default 2)")
+    parser.add_argument("--repeats", type=int, default=5, help="answers from the server of each kind (default 5)")
+    parser.add_argument("--served-only", action="store_true", help="leave out the local engine")
     args = parser.parse_args()
-    result: dict[str, Any] = {"over_slowest_item": scripted(args.seconds, args.repeats)}
+    result: dict[str, Any] = {"over_slowest_item": served(args.tokens, args.seconds, args.repeats)}
     print("over the slowest item:", ", ".join(f"{k} {v:.1%}" for k, v in result["over_slowest_item"].items()))
-    if not args.scripted_only:
+    if not args.served_only:
         result["local"] = local(args.model, args.questions, args.tokens)
         for name, value in result["local"]["median_speedup_over"].items():
             print(f"items are {value:.2f} times as fast as {name}, {result['local']['tokens']} tokens each")

@@ -552,6 +552,19 @@ def test_the_orchestration_benchmark_runs_plans_in_their_waves(
     assert all(row["seconds"] >= row["ideal"] for row in report["agents"])
 
 
+def test_the_items_benchmark_reports_both_parts(model: Path) -> None:
+    pytest.importorskip("langchain_openai", reason="the benchmark's client")
+    command = [sys.executable, "benchmarks/items.py", "--model", str(model), "--questions", "1", "--tokens", "3"]
+    command += ["--seconds", "0.1", "--repeats", "1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert all(report["over_slowest_item"][way] >= 1 for way in ("sync", "async"))
+    assert (report["local"]["items"], report["local"]["tokens"]) == (8, 24)
+    assert report["local"]["median_speedup_over"].keys() == {"generate", "single"}
+
+
 def test_the_ideal_of_a_plan_is_its_longest_path() -> None:
     waves = part("waves")
     points, parents = [3.0, 1.0, 1.0, 2.0], {3: (1, 2), 4: (2,)}
