@@ -356,6 +356,9 @@ def pieces(text: str, language: str) -> ListInText | None:
         tail = f"{after}{body[end.start() : end.end()] if end else ''} {tail}".strip()
     if not 0 < sum(map(row.count, ",，、;；")) <= _MOST_PIECES or len(items := split_row(row, language)) < 2:
         return None
+    # "Anna, 80" may be the first of several lines.
+    if "\n" in body and len(items) < 3:
+        return None
     return ListInText(text[: colon + 1].strip(), items, tail, "commas", inline=True)
 
 

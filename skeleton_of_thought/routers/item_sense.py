@@ -33,6 +33,12 @@ _SNIPPET = re.compile(
 )
 _SPEAKER = re.compile(r"(?P<who>[^\W\d_][\w .]{0,24})[:：]\s?\S")
 _STAMP = re.compile(r"[\[(]?(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}:\d{2})")
+_GOES_ON = re.compile(
+    r"(?:then|next|after that|afterwards|finally|dann|danach|anschließend|puis|ensuite|luego|después|poi|quindi|depois|"
+    r"em seguida|daarna|vervolgens|затем|потом)\b|然后|接着|次に|それから",
+    re.I,
+)
+"""The first words of a step that goes on from the one before."""
 _CELLS = re.compile(r"\|[^|\n]*\||\t[^\t\n]*\t")
 
 
@@ -60,6 +66,8 @@ def are_items(found: ListInText, words: Words, language: str, *, each: bool) -> 
     if speakers and ((len(speakers) > 1 and max(speakers.values()) > 1) or (not each and _share(_SPEAKER, items))):
         return False
     if found.kind in ("lines", "paragraphs") and not (found.tail or words.has("direct")) and _ends_otherwise(items):
+        return False
+    if found.kind == "marked" and not words.has("direct") and any(map(_GOES_ON.match, items[1:])):
         return False
     questions = sum(item.rstrip().endswith(("?", "？")) for item in items)
     if words.has("answer") or (questions > len(items) // 2 and not words.has("direct")):

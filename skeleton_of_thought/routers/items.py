@@ -137,9 +137,16 @@ def _speaks_of_items(line: str) -> bool:
 
 
 def _these(words: Words) -> list[int]:
-    """Where an instruction says "these" or "the following", with the name of several things right after."""
+    """Where an instruction says "these" or "the following", with the name of several things right after, or nothing."""
     things = words.hits.get("things", ())
-    return [at for at in words.hits.get("these", ()) if any(at <= place <= at + _NEAR for place in things)]
+    ends = () if words.unspaced else (":", "¶", "")
+    strong = words.hits.get("strong", ())
+    return [
+        at
+        for at in words.hits.get("these", ())
+        if any(at <= place <= at + _NEAR for place in things)
+        or (at - 1 in strong and "".join(words.words[at + 1 : at + 2]) in ends)
+    ]
 
 
 def _judged(found: ListInText) -> ItemList | None:
@@ -208,6 +215,13 @@ def _turns_these(words: Words) -> bool:
         after = [place for place in words.within("text", words.sentence[at]) if place > at]
         if verb < at and verb not in others and others.isdisjoint(range(verb, at)) and not after:
             return True
+        # "For these countries tell me the currency".
+        if (
+            words.sentence.index(words.sentence[at]) in (at - 1, at - 2)
+            and not after
+            and any(at - 2 <= place < at for place in words.hits.get("for", ()))
+        ):
+            return any(verb > at and words.sentence[verb] == words.sentence[at] for verb in verbs)
     prepositions = set(words.hits.get("into", ()))
     tongues = words.hits.get("tongue", ())
     ones = words.hits.get("one", ())
@@ -308,7 +322,9 @@ def _introduces(found: ListInText, language: str) -> bool:
     if set(words.within("includes", last)) and not words.within("each", last) and not words.within("these", last):
         return False
     if found.kind == "commas" and found.lead.endswith(("?", "？")):
-        return bool(words.within("each", last) and words.within("things", last) and not found.tail)
+        return bool(
+            words.within("each", last) and words.within("things", last) + words.within("these", last) and not found.tail
+        )
     # "For each review:" introduces steps where the lines below are the first commands.
     if (not words.has("strong", "weak") or len(found.lead) > 2 * _LEAD) and _are_commands(found.items, language):
         return False
@@ -355,6 +371,9 @@ def _each(words: Words) -> bool:
 def _in_one_text(words: Words, at: int, using: Sequence[int]) -> bool:
     """Whether "use each of these words in a story" or "a logo that contains each of these" is what "each" means."""
     sentence = words.sentence[at]
+    ones, relatives = words.within("a", sentence), words.within("relative", sentence)
+    if not words.within("sentence", sentence) and any(one < place < at for one in ones for place in relatives):
+        return True
     if any(place < near <= place + 2 for near in using for place in words.within("relative", sentence)):
         return any(at - near <= 2 for near in using if near in words.hits.get("using", ()))
     first = next((place for place, number in enumerate(words.sentence) if number == sentence), 0)
