@@ -50,7 +50,14 @@ LAYERS = [
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
-    {"routers.comparisons", "routers.items", "routers.item_lists", "routers.item_targets", "routers.item_words"}
+    {
+        "routers.comparisons",
+        "routers.items",
+        "routers.item_lists",
+        "routers.item_sense",
+        "routers.item_targets",
+        "routers.item_words",
+    }
     | {"routers.cost_items"},
     {"routers.embedded"},
     {"routers.tasks"},
