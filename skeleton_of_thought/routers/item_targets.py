@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
+from itertools import takewhile
 
 from skeleton_of_thought.routers.item_lists import quotations, split_row
 from skeleton_of_thought.routers.item_words import FILE, Words, entries_of, language_of, read_words
 from skeleton_of_thought.routers.question import lexicon
 from skeleton_of_thought.types.items import Item, ItemList
 
-__all__ = ["find_different", "find_targets"]
+__all__ = ["find_different", "find_target_lines", "find_targets"]
 
 _HEAD, _TAIL = 2000, 1000
 """Characters at either end of a text where its instruction stands."""
@@ -40,6 +41,10 @@ _AND = {
     "ru": "и",
 }
 _BETWEEN = re.compile(r"(?:[,，、/]\s?|以及|和|与|及|と|や)")
+_LEAD_LINES = 6
+"""Lines in which an instruction may end whose targets stand one a line."""
+_COMMAND = 3
+"""An instruction has its command within this many words."""
 _BOUNDARY = re.compile(r"[.!?](?=\s)|[:](?=[\s\"“„«'])|[。！？：]|\n")
 
 # --- targets --------------------------------------------------------------------------------------
@@ -58,9 +63,88 @@ def find_targets(text: str) -> ItemList | None:
                 found = _versions(text, start, start + len(row[0]), kind, language)
                 if found is not None:
                     return found
-        if language and (named := _named_kind(seen, language)) is not None and seen is text:
-            return _versions(text, *named, _NAMED, language)
+        if not language or seen is not text:
+            continue
+        for place in (_named_kind(text, language), _once_each(text, language)):
+            if place is not None and (found := _versions(text, *place, _NAMED, language)) is not None:
+                return found
     return None
+
+
+def find_target_lines(text: str) -> ItemList | None:
+    """The versions that a question asks for whose targets stand one a line: "Translate this into:", "- German"."""
+    lines = text.split("\n")
+    at = next((place for place, line in enumerate(lines[:_LEAD_LINES]) if line.rstrip().endswith((":", "："))), None)
+    if at is None or not (language := language_of(lines[at])):
+        return None
+    lead = lines[at].strip()
+    words = read_words(lead, language)
+    below = [line.strip() for line in lines[at + 1 : at + 1 + _MOST + 2]]
+    first = next((place for place, line in enumerate(below) if line), 0)
+    for kind in ("tongue", "code", "audience", "platform"):
+        if not words.has(f"to_{kind}") or words.has(kind, "whole", "neighbour", "together", "each"):
+            continue
+        pattern = _target_line(kind, language)
+        targets = [found["name"].strip() for found in takewhile(bool, map(pattern.match, below[first:])) if found]
+        if not 1 < len(targets) <= _MOST:
+            continue
+        end = at + 1 + first + len(targets)
+        if end < len(lines) and lines[end].strip():
+            continue
+        context = "\n\n".join(
+            part for part in ("\n".join(lines[:at]).strip(), "\n".join(lines[end:]).strip()) if part
+        )
+        before = _without_count(f"{lead[:-1].rstrip()} " if lead[:-1].split()[-1:] else "", language)
+        counted = words.has("counted") or before.rstrip().casefold().endswith(tuple(_kinds(language).get("counted", ())))
+        ask = f"{lead} " if counted else before
+        points = tuple(
+            Item(index, name, mark=f"{name}:", tight=True, ask=_ask(ask, name, "", language))
+            for index, name in enumerate(targets, 1)
+        )
+        return ItemList(context, points, "targets", language)
+    return None
+
+
+@cache
+def _target_line(kind: str, language: str) -> re.Pattern[str]:
+    names = "|".join(sorted(map(_spelled, _kinds(language).get(kind, ["(?!)"])), key=len, reverse=True))
+    return re.compile(
+        rf"(?:(?:[-*+•·‣・–—]|[(]?\w{{1,2}}[.)、])\s{{0,3}})?(?P<name>(?:{_toward(language).pattern})?"
+        rf"(?:{_article(language).pattern})?(?:{names}))[.,;、，；]?$",
+        re.I,
+    )
+
+
+def _once_each(text: str, language: str) -> tuple[int, int] | None:
+    """Where a row has a word like "once" before each target: "once for children and once for adults"."""
+    pattern = _onces(language)
+    for found in pattern.finditer(text) if pattern is not None else ():
+        begin, _ = _sentence(text, found.start(), found.end())
+        words = read_words(text[begin : found.start()], language)
+        commands = [at for name in ("strong", "weak", "compose") for at in words.hits.get(name, ())]
+        if any(at < _COMMAND for at in commands):
+            return found.span("row")
+    return None
+
+
+@cache
+def _onces(language: str) -> re.Pattern[str] | None:
+    names = _kinds(language).get("once")
+    if language in _DENSE or not names:
+        return None
+    once = rf"(?:{'|'.join(map(re.escape, names))})"
+    # "Once we are there" is a time.
+    target = (
+        rf"(?:(?:as|with|without|from|{_toward(language).pattern[3:-3]})\s[^,.:;!?\n\"“„«]{{2,50}}?|\w{{2,20}}ly)"
+        if language == "en"
+        else r"[^,.:;!?\n\"“„«]{2,50}?"
+    )
+    again = rf"(?:{once}|{'|'.join(map(re.escape, _kinds(language).get('again', ['(?!)'])))})"
+    return re.compile(
+        rf"(?<!\w)(?P<row>{once}\s{target}(?:(?:,\s(?:{_AND[language]}\s)?|\s(?:{_AND[language]})\s){again}\s{target}){{1,9}})"
+        r"(?=[.:;!?\n]|$)",
+        re.I,
+    )
 
 
 def _named_kind(text: str, language: str) -> tuple[int, int] | None:
@@ -93,11 +177,13 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     before, row = _without_count(text[begin:start], language), text[start:end]
     if (toward := _toward(language).match(row)) is not None:
         before, row = before + toward[0], row[toward.end() :]
+    elif kind == _NAMED:
+        pass
     elif kind != "tone" and before == text[begin:start] and language not in _DENSE:
         return None
     after = text[end:stop].rstrip().rstrip(":：").rstrip()
     words = read_words(f"{before} ★ {after}", language)
-    if words.has("whole", "neighbour", "together") or not _asks_for_versions(words, kind, row, language):
+    if words.has("neighbour", "together") or _is_one(words, kind) or not _asks_for_versions(words, kind, row, language):
         return None
     names = _BETWEEN.split(row) if language in _DENSE else split_row(row, language)
     targets = [_without(_toward(language), name) for name in names if name]
@@ -126,6 +212,15 @@ def _sentence(text: str, start: int, end: int) -> tuple[int, int]:
     while begin < start and text[begin].isspace():
         begin += 1
     return begin, stop
+
+
+def _is_one(words: Words, kind: str) -> bool:
+    """Whether the versions are to be compared or the like, and not what a program does: "code that counts words"."""
+    whole = words.hits.get("whole", ())
+    if kind != "code":
+        return bool(whole)
+    relatives = (*words.hits.get("relative", ()), *words.hits.get("into", ()), *words.hits.get("for", ()))
+    return not all(any(at - 3 <= place < at for place in relatives) for at in whole)
 
 
 def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool:
@@ -190,7 +285,7 @@ def _counted(language: str) -> re.Pattern[str] | None:
 def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
     """The patterns of rows of targets of each kind."""
     rows = []
-    for kind in ("tongue", "code", "audience", "tone", "platform"):
+    for kind in ("tongue", "code", "audience", "tone", "platform", "tense"):
         names = _kinds(language).get(kind)
         if not names:
             continue
@@ -205,9 +300,19 @@ def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
             continue
         one = rf"(?>(?:{_toward(language).pattern})?(?:{_article(language).pattern})?(?:{name})(?!\w))"
         pattern = rf"(?<![\w-]){one}(?:,\s?{one}){{0,19}}+,?\s(?:{_AND[language]})\s{one}"
+        if kind == "audience":
+            # One or two that no list has: "to a child, a student of economics and a dancer".
+            other = rf"(?:{one}|{_unknown(language)})(?:\s(?:of|von|der|de|di|en|van)\s\w{{1,20}})?"
+            pattern = rf"(?<![\w-]){other},\s?{other}(?:,\s?{other}){{0,9}},?\s(?:{_AND[language]})\s{other}(?!\w)|{pattern}"
         pattern += rf"|(?<![\w-]){one}(?:,\s?{one}){{2,19}}+"
         rows.append((kind, re.compile(pattern, re.I)))
     return rows
+
+
+def _unknown(language: str) -> str:
+    """One that may be a reader, with a preposition or an article."""
+    toward, article = _toward(language).pattern, _article(language).pattern
+    return rf"(?:(?:{toward})(?:{article})?|{article})\w{{3,20}}" if language != "ru" else r"\w{3,20}(?:у|ю|е|ам|ям)"
 
 
 def _spelled(name: str) -> str:

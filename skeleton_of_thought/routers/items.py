@@ -21,7 +21,7 @@ from skeleton_of_thought.routers.item_lists import (
     quoted,
 )
 from skeleton_of_thought.routers.item_sense import FEWEST, MOST, SHORT, are_items, refers
-from skeleton_of_thought.routers.item_targets import find_different, find_targets
+from skeleton_of_thought.routers.item_targets import find_different, find_target_lines, find_targets
 from skeleton_of_thought.routers.item_words import Words, language_of, read_words
 from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
 from skeleton_of_thought.types.items import Item, ItemList
@@ -67,6 +67,8 @@ def find_items(text: str) -> ItemList | None:
     if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text) or text.count("\n") > _LINES:
         return None
     text = text.replace("\r\n", "\n").strip()
+    if "\n" in text and (found := find_target_lines(text)) is not None:
+        return found
     if (found := _as_list(text)) is not None or _LABEL.search(text[:_INSTRUCTION]):
         return found
     return find_targets(text) or find_different(text)
