@@ -55,8 +55,9 @@ _DENSE = "\u3001-\u30ff\u3400-\u9fff\uff01-\uffef"
 _MARK = re.compile(
     r"(?P<indent>[ \t\u3000]{0,20})(?P<mark>"
     r"\*{0,2}[(\[（【]?(?:\d{1,3}|[A-Za-zа-яА-Я]|[一二三四五六七八九十]{1,3})[.)\]:．）】、：]\*{0,2}|"
-    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—>]|"
-    r"(?P<label>[^\W\d_]{1,20}) ?[#№]?\d{1,3}[:.)：])"
+    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—>→➤►▶➢✅✔☑❓❔⭐]\ufe0f?|#\d{1,3}[:.)：]?|\d{1,3} ?[-–—](?=\s)|"
+    r"[\u2600-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]\ufe0f?|"
+    r"(?P<label>[^\W\d_]{1,20}) ?(?:[#№º]|n[º°]\.?|nr\.?|no\.?)? ?\d{1,3}(?:[:.)：]| ?[-–—](?=\s)))"
     rf"(?:[ \t\u3000]+|(?<=[.．、：）】①-⑳・])(?=[{_DENSE}])|(?=$))"
 )
 _NUMBER = re.compile(r"\d+")
@@ -222,6 +223,15 @@ _LEAD_LINES, _FEWEST_LINES, _LINE = 3, 3, 160
 """Lines of an instruction, lines of it and its list, and characters of an item, where no blank line stands between."""
 
 
+_CLOSING = re.compile(
+    r"(?:many |kind |vielen |besten |herzlichen )?(?:thanks?|thx|cheers|ty|please|pls|danke?|merci|s'il (?:te|vous) plaît|"
+    r"(?:muchas )?gracias|por favor|grazie|per favore|obrigad[oa]|valeu|bedankt|dankjewel|alvast bedankt|спасибо|"
+    r"заранее спасибо|谢谢|多谢|ありがとう|よろしく)[^:\n]{0,40}$",
+    re.I,
+)
+"""A line that ends a request: "thanks a lot!"."""
+
+
 def _blocks(text: str) -> list[list[str]]:
     """The paragraphs, each a list of lines."""
     blocks: list[list[str]] = [[]]
@@ -256,6 +266,8 @@ def lines_after(
     if colon is None and len(rest) > 1 and len(rest[0]) == 1 and rest[0][0].endswith((":", "：")):
         lead, rest = [*lead, *rest[0]], rest[1:]
     tail: list[str] = []
+    if len(rest) > 1 and len(rest[-1]) == 1 and _CLOSING.match(rest[-1][0]):
+        rest = rest[:-1]
     if len(rest) > 1 and len(rest[-1]) == 1 and instructs(rest[-1][0]):
         tail, rest = rest[-1], rest[:-1]
     return _of_blocks("\n".join(lead), rest, "\n".join(tail))
@@ -354,6 +366,9 @@ def pieces(text: str, language: str) -> ListInText | None:
     if "\n" in row:
         row, _, after = row.partition("\n")
         tail = f"{after}{body[end.start() : end.end()] if end else ''} {tail}".strip()
+    # "Tim: good, but noisy" is the last of several lines of that form.
+    if sum(_NAMED_LINE.match(line) is not None for line in text[: colon + 2].split("\n")[1:]) > 1:
+        return None
     if not 0 < sum(map(row.count, ",，、;；")) <= _MOST_PIECES or len(items := split_row(row, language)) < 2:
         return None
     # "Anna, 80" may be the first of several lines.
@@ -362,6 +377,7 @@ def pieces(text: str, language: str) -> ListInText | None:
     return ListInText(text[: colon + 1].strip(), items, tail, "commas", inline=True)
 
 
+_NAMED_LINE = re.compile(r"[^\W\d_][\w .]{0,24}[:：]\s?\S")
 _NAME = r"[A-ZÀ-ÖØ-ÞА-ЯЁ][\w.'’&-]{0,30}(?: (?:(?:of|the|de|la|del|da|von|van) )?[A-ZÀ-ÖØ-ÞА-ЯЁ][\w.'’&-]{0,30}){0,3}"
 _NAMES = re.compile(rf"{_NAME}(?:, {_NAME}){{0,19}},? {_AND} {_NAME}(?!\w)")
 _ROW_TEXT = 600

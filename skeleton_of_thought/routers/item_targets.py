@@ -40,6 +40,11 @@ _AND = {
     "nl": "en",
     "ru": "и",
 }
+_DATIVE = {
+    "de": re.compile(r"(?:ein|mein|dein|unser)e[mr]\s", re.I),
+    "ru": re.compile(r"\w+(?:у|ю|е|ам|ям)(?!\w)", re.I),
+}
+"""Readers who need no preposition."""
 _BETWEEN = re.compile(r"(?:[,，、/]\s?|以及|和|与|及|と|や)")
 _LEAD_LINES = 6
 """Lines in which an instruction may end whose targets stand one a line."""
@@ -91,11 +96,11 @@ def find_target_lines(text: str) -> ItemList | None:
         end = at + 1 + first + len(targets)
         if end < len(lines) and lines[end].strip():
             continue
-        context = "\n\n".join(
-            part for part in ("\n".join(lines[:at]).strip(), "\n".join(lines[end:]).strip()) if part
-        )
+        context = "\n\n".join(part for part in ("\n".join(lines[:at]).strip(), "\n".join(lines[end:]).strip()) if part)
         before = _without_count(f"{lead[:-1].rstrip()} " if lead[:-1].split()[-1:] else "", language)
-        counted = words.has("counted") or before.rstrip().casefold().endswith(tuple(_kinds(language).get("counted", ())))
+        counted = words.has("counted") or before.rstrip().casefold().endswith(
+            tuple(_kinds(language).get("counted", ()))
+        )
         ask = f"{lead} " if counted else before
         points = tuple(
             Item(index, name, mark=f"{name}:", tight=True, ask=_ask(ask, name, "", language))
@@ -135,7 +140,7 @@ def _onces(language: str) -> re.Pattern[str] | None:
     once = rf"(?:{'|'.join(map(re.escape, names))})"
     # "Once we are there" is a time.
     target = (
-        rf"(?:(?:as|with|without|from|{_toward(language).pattern[3:-3]})\s[^,.:;!?\n\"“„«]{{2,50}}?|\w{{2,20}}ly)"
+        rf"(?:(?:as|with|without|from|{'|'.join(_kinds(language)['toward'])})\s[^,.:;!?\n\"“„«]{{2,50}}?|\w{{2,20}}ly)"
         if language == "en"
         else r"[^,.:;!?\n\"“„«]{2,50}?"
     )
@@ -178,6 +183,8 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     if (toward := _toward(language).match(row)) is not None:
         before, row = before + toward[0], row[toward.end() :]
     elif kind == _NAMED:
+        pass
+    elif kind == "audience" and language in _DATIVE and _DATIVE[language].match(row):
         pass
     elif kind != "tone" and before == text[begin:start] and language not in _DENSE:
         return None
@@ -303,7 +310,9 @@ def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
         if kind == "audience":
             # One or two that no list has: "to a child, a student of economics and a dancer".
             other = rf"(?:{one}|{_unknown(language)})(?:\s(?:of|von|der|de|di|en|van)\s\w{{1,20}})?"
-            pattern = rf"(?<![\w-]){other},\s?{other}(?:,\s?{other}){{0,9}},?\s(?:{_AND[language]})\s{other}(?!\w)|{pattern}"
+            pattern = (
+                rf"(?<![\w-]){other},\s?{other}(?:,\s?{other}){{0,9}},?\s(?:{_AND[language]})\s{other}(?!\w)|{pattern}"
+            )
         pattern += rf"|(?<![\w-]){one}(?:,\s?{one}){{2,19}}+"
         rows.append((kind, re.compile(pattern, re.I)))
     return rows
@@ -324,6 +333,8 @@ def _spelled(name: str) -> str:
 
 _MOST = 20
 _NEAR = 4
+_COMPOUNDS = ("de", "nl")
+"""Languages whose nouns are written as one word: "Geburtstagsgedichte"."""
 
 
 def find_different(text: str) -> ItemList | None:
@@ -352,7 +363,10 @@ def _different(text: str, words: Words, language: str) -> Iterator[tuple[int, st
                 groups = {name: value for name, value in match.groupdict().items() if value}
                 yield _number(groups.get("n") or groups["n2"], language), groups.get("what") or groups["what2"]
         return
-    nouns = words.hits.get("piece", ())
+    nouns = list(words.hits.get("piece", ()))
+    if language in _COMPOUNDS:
+        names = tuple(_kinds(language).get("piece", ()))
+        nouns = sorted({*nouns, *(at for at, word in enumerate(words.words) if word.endswith(names))})
     for at in words.hits.get("different", ()):
         near = [place for place in nouns if at < place <= at + _NEAR] or [
             place for place in nouns if at - 3 <= place < at
