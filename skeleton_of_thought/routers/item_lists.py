@@ -224,7 +224,8 @@ _LEAD_LINES, _FEWEST_LINES, _LINE = 3, 3, 160
 
 
 _CLOSING = re.compile(
-    r"(?:many |kind |vielen |besten |herzlichen )?(?:thanks?|thx|cheers|ty|please|pls|danke?|merci|s'il (?:te|vous) plaît|"
+    r"(?:many |kind |vielen |besten |herzlichen )?(?:thanks?|thx|cheers|ty|please|pls|danke?|merci|"
+    r"s'il (?:te|vous) plaît|"
     r"(?:muchas )?gracias|por favor|grazie|per favore|obrigad[oa]|valeu|bedankt|dankjewel|alvast bedankt|спасибо|"
     r"заранее спасибо|谢谢|多谢|ありがとう|よろしく)[^:\n]{0,40}$",
     re.I,
@@ -388,6 +389,11 @@ _OF = re.compile(
 )
 
 
+_ROW_JA = re.compile(
+    r"(?:(?<=[。！])|^)(?P<row>[^、。\n「」]{1,15}(?:、[^、。\n「」]{1,15}){2,15}?)の?(?:それぞれ|各々)(?:について|に関して|の)"
+)
+
+
 def named_row(text: str, language: str, eaches: Callable[[str, str], bool]) -> ListInText | None:
     """A row of names in the sentence of a text of one line, with "each" before or after: "for each of Rome and Oslo".
 
@@ -396,7 +402,17 @@ def named_row(text: str, language: str, eaches: Callable[[str, str], bool]) -> L
         language: Its language.
         eaches: Whether some words of a language say "each".
     """
-    if len(text) > _ROW_TEXT or "\n" in text or language not in AND:
+    if len(text) > _ROW_TEXT or "\n" in text:
+        return None
+    if language == "ja":
+        row = _ROW_JA.search(text)
+        items = split_row(row["row"], language) if row is not None else ()
+        return (
+            ListInText(text[: row.start()].strip(), items, text[row.end("row") :].strip(), "names", inline=True)
+            if row
+            else None
+        )
+    if language not in AND:
         return None
     rows = [row for row in _NAMES.finditer(text) if len(split_row(row[0], language)) > 2]
     if len(rows) != 1:

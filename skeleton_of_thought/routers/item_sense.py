@@ -25,6 +25,8 @@ _LONG, _LONG_ONE = 150, 400
 """Words of the average and of any item from which a question may be one about all of them together."""
 _LETTER = 90
 """Characters of the shortest item that may be a letter."""
+_MORE = frozenset(("mais", "más", "plus", "più", "menos", "moins", "meno", "meest", "самая", "самый"))
+"""Words that make a superlative after a noun."""
 _LETTER_WORDS = 8
 """Words of the shortest letters."""
 _OF_THESE = 6
@@ -77,10 +79,11 @@ def are_items(found: ListInText, words: Words, language: str, *, each: bool) -> 
         return False
     # The last of some sentences to translate may be a question; below words it is one about them.
     sentences = words.has("direct") and not all(item[-1:].isalnum() for item in items[:-1])
-    if found.kind in ("lines", "paragraphs") and not (found.tail or sentences):
-        # "For each of these commits:" says where they begin; one of them may look like a command.
-        if _ends_otherwise(items, commands=not (each and words.has("these") and found.lead.endswith((":", "：")))):
-            return False
+    # "For each of these commits:" says where they begin; one of them may look like a command.
+    begins = each and words.has("these") and found.lead.endswith((":", "："))
+    unmarked = found.kind in ("lines", "paragraphs") and not (found.tail or sentences)
+    if unmarked and _ends_otherwise(items, commands=not begins):
+        return False
     if found.kind == "marked" and not words.has("direct") and any(map(_GOES_ON.match, items[1:])):
         return False
     questions = sum(item.rstrip().endswith(("?", "？")) for item in items)
@@ -100,9 +103,18 @@ def _has_text_before(found: ListInText) -> bool:
 
 def asks_property(words: Words) -> bool:
     """Whether an instruction names what each of several things has: "the capitals of these countries"."""
+    for at in words.hits.get("tongue", ()):
+        # "What is the English for these?"
+        if at + 1 in words.hits.get("for", ()) and at + 2 in words.hits.get("these", ()):
+            return True
     for at in words.hits.get("property", ()):
         sentence = words.sentence[at]
+        # "The plural of: goose, ox".
+        if not words.unspaced and ":" in words.words[at + 1 : at + 3]:
+            return True
         these = [place for place in words.within("these", sentence) if words.unspaced or at < place <= at + _OF_THESE]
+        # "The coldest capital of these countries" is one.
+        these = [place for place in these if words.unspaced or _MORE.isdisjoint(words.words[at:place])]
         if any(
             any(place <= thing <= place + _NAME_OF for thing in words.within("things", sentence)) for place in these
         ):

@@ -42,7 +42,7 @@ _AND = {
 }
 _DATIVE = {
     "de": re.compile(r"(?:ein|mein|dein|unser)e[mr]\s", re.I),
-    "ru": re.compile(r"\w+(?:у|ю|е|ам|ям)(?!\w)", re.I),
+    "ru": re.compile(r"\w+(?:у|ю|е|ам|ям)(?!\w)|по-", re.I),
 }
 """Readers who need no preposition."""
 _BETWEEN = re.compile(r"(?:[,，、/]\s?|以及|和|与|及|と|や)")
@@ -62,7 +62,8 @@ def find_targets(text: str) -> ItemList | None:
     for language in dict.fromkeys((language_of(seen[:_ENDS]), language_of(seen[-_ENDS:]))):
         words = read_words(seen, language)
         for kind, pattern in _rows(language) if language else ():
-            for row in () if len(words.hits.get(kind, ())) < 2 else pattern.finditer(seen):
+            enough = len(words.hits.get(kind, ())) >= (1 if kind == "audience" else 2)
+            for row in pattern.finditer(seen) if enough else ():
                 # The row stands at the same place from the nearer end of the whole text.
                 start = row.start() if row.start() < _HEAD or seen is text else row.start() + len(text) - len(seen)
                 found = _versions(text, start, start + len(row[0]), kind, language)
@@ -182,11 +183,7 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     before, row = _without_count(text[begin:start], language), text[start:end]
     if (toward := _toward(language).match(row)) is not None:
         before, row = before + toward[0], row[toward.end() :]
-    elif kind == _NAMED:
-        pass
-    elif kind == "audience" and language in _DATIVE and _DATIVE[language].match(row):
-        pass
-    elif kind != "tone" and before == text[begin:start] and language not in _DENSE:
+    elif _needs_preposition(kind, row, language) and before == text[begin:start]:
         return None
     after = text[end:stop].rstrip().rstrip(":：").rstrip()
     words = read_words(f"{before} ★ {after}", language)
@@ -201,6 +198,12 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     )
     context = "\n\n".join(part for part in (text[:begin].strip(), text[stop:].strip()) if part)
     return ItemList(context, points, "targets", language) if len(points) > 1 else None
+
+
+def _needs_preposition(kind: str, row: str, language: str) -> bool:
+    if language in _DENSE or kind in (_NAMED, "tone", "format"):
+        return False
+    return not (kind in ("audience", "tongue") and language in _DATIVE and _DATIVE[language].match(row))
 
 
 def _sentence(text: str, start: int, end: int) -> tuple[int, int]:
@@ -237,8 +240,14 @@ def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool
         return False
     if kind == _NAMED:
         return True
+    if kind == "audience" and not read_words(row, language).has(kind):
+        return False
     if kind == "tone" and not words.has("to_tone"):
         return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row, language))
+    if kind == "format":
+        # Right after its command: "Write a tweet, a slogan and a haiku about ...".
+        commands = [place for place in words.hits.get("to_format", ()) if place < at]
+        return bool(commands) and at - commands[-1] <= _COMMAND and not {",", ":"} & set(words.words[:at])
     return words.has(f"to_{kind}")
 
 
@@ -258,7 +267,7 @@ def _without_count(before: str, language: str) -> str:
 @cache
 def _toward(language: str) -> re.Pattern[str]:
     """A preposition at the beginning of a row or of one of its targets."""
-    return re.compile(rf"(?:{'|'.join(_kinds(language).get('toward', ['(?!)']))})\s", re.I)
+    return re.compile(rf"(?:{'|'.join(_kinds(language).get('toward', ['(?!)']))})(?:(?<=')|\s)", re.I)
 
 
 def _without(beginning: re.Pattern[str], text: str) -> str:
@@ -292,7 +301,7 @@ def _counted(language: str) -> re.Pattern[str] | None:
 def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
     """The patterns of rows of targets of each kind."""
     rows = []
-    for kind in ("tongue", "code", "audience", "tone", "platform", "tense"):
+    for kind in ("tongue", "code", "audience", "tone", "platform", "tense", "format", "length"):
         names = _kinds(language).get(kind)
         if not names:
             continue
@@ -305,13 +314,21 @@ def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
                 )
             )
             continue
+        if kind == "length":
+            # "In two sentences and in 50 words" may be one text.
+            one = rf"(?:{_toward(language).pattern})(?:\w{{1,12}}\s){{1,3}}(?:{name})(?!\w)"
+            row = rf"(?<!\w){one}(?:,\s{one}){{1,5}},?\s(?:{_AND[language]})\s{one}"
+            rows.append((kind, re.compile(row, re.I)))
+            continue
         one = rf"(?>(?:{_toward(language).pattern})?(?:{_article(language).pattern})?(?:{name})(?!\w))"
         pattern = rf"(?<![\w-]){one}(?:,\s?{one}){{0,19}}+,?\s(?:{_AND[language]})\s{one}"
         if kind == "audience":
             # One or two that no list has: "to a child, a student of economics and a dancer".
-            other = rf"(?:{one}|{_unknown(language)})(?:\s(?:of|von|der|de|di|en|van)\s\w{{1,20}})?"
+            other = rf"(?:{one}|{_unknown(language)})(?:\s(?:of|von|der|de|di|en|van)\s\w{{4,20}})?"
+            more = rf"{other}(?:\s\w{{3,20}})?,\s?"
+            pattern = rf"(?<![\w-])(?:{more}){{2,10}}(?:{_AND[language]})\s{other}(?!\w)|{pattern}"
             pattern = (
-                rf"(?<![\w-]){other},\s?{other}(?:,\s?{other}){{0,9}},?\s(?:{_AND[language]})\s{other}(?!\w)|{pattern}"
+                rf"(?<![\w-])(?:{more}){{1,9}}{other}(?:\s\w{{3,20}})?\s(?:{_AND[language]})\s{other}(?!\w)|{pattern}"
             )
         pattern += rf"|(?<![\w-]){one}(?:,\s?{one}){{2,19}}+"
         rows.append((kind, re.compile(pattern, re.I)))

@@ -344,7 +344,12 @@ def _introduces(found: ListInText, language: str) -> bool:
     # "For each review:" introduces steps where the lines below are the first commands.
     if (not words.has("strong", "weak") or len(found.lead) > 2 * _LEAD) and _are_commands(found.items, language):
         return False
-    if words.within("each", last) or words.within("things", last) or (found.tail and not found.lead):
+    if (
+        words.within("each", last)
+        or words.within("things", last)
+        or asks_property(words)
+        or (found.tail and not found.lead)
+    ):
         return True
     if found.kind == "commas" or len(found.lead) > 2 * _LEAD:
         return False
