@@ -88,7 +88,8 @@ def find_target_lines(text: str) -> ItemList | None:
     below = [line.strip() for line in lines[at + 1 : at + 1 + _MOST + 2]]
     first = next((place for place, line in enumerate(below) if line), 0)
     for kind in ("tongue", "code", "audience", "platform"):
-        if not words.has(f"to_{kind}") or words.has(kind, "whole", "neighbour", "together", "each"):
+        last = max(words.sentence[:-1], default=0)
+        if not words.within(f"to_{kind}", last) or words.has(kind, "whole", "neighbour", "together", "each"):
             continue
         pattern = _target_line(kind, language)
         targets = [found["name"].strip() for found in takewhile(bool, map(pattern.match, below[first:])) if found]
@@ -128,7 +129,8 @@ def _once_each(text: str, language: str) -> tuple[int, int] | None:
         begin, _ = _sentence(text, found.start(), found.end())
         words = read_words(text[begin : found.start()], language)
         commands = [at for name in ("strong", "weak", "compose") for at in words.hits.get(name, ())]
-        if any(at < _COMMAND for at in commands):
+        # "A story that is set once in Rome and once in Oslo" is one.
+        if any(at < _COMMAND for at in commands) and len(words.words) - 1 not in words.hits.get("relative", ()):
             return found.span("row")
     return None
 
@@ -247,7 +249,10 @@ def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool
     if kind == "format":
         # Right after its command: "Write a tweet, a slogan and a haiku about ...".
         commands = [place for place in words.hits.get("to_format", ()) if place < at]
-        return bool(commands) and at - commands[-1] <= _COMMAND and not {",", ":"} & set(words.words[:at])
+        relative = {at + 1, at + 2} & set(words.hits.get("relative", ()))
+        return (
+            bool(commands) and not relative and at - commands[-1] <= _COMMAND and not {",", ":"} & set(words.words[:at])
+        )
     return words.has(f"to_{kind}")
 
 
