@@ -129,8 +129,9 @@ def _once_each(text: str, language: str) -> tuple[int, int] | None:
         begin, _ = _sentence(text, found.start(), found.end())
         words = read_words(text[begin : found.start()], language)
         commands = [at for name in ("strong", "weak", "compose") for at in words.hits.get(name, ())]
-        # "A story that is set once in Rome and once in Oslo" is one.
-        if any(at < _COMMAND for at in commands) and len(words.words) - 1 not in words.hits.get("relative", ()):
+        # "Eine Geschichte, die einmal in Rom und einmal in Oslo spielt" is one.
+        clause = "," in words.words[-2:] and len(words.words) - 1 in words.hits.get("relative", ())
+        if not clause and any(at < _COMMAND for at in commands):
             return found.span("row")
     return None
 
@@ -196,10 +197,18 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     points = tuple(
         Item(index, name, mark=f"{name}:", tight=True, ask=_ask(before, target, after, language))
         for index, target in enumerate(targets, 1)
-        for name in (_without(_article(language), target),)
+        for name in (_name(target, kind, language),)
     )
     context = "\n\n".join(part for part in (text[:begin].strip(), text[stop:].strip()) if part)
     return ItemList(context, points, "targets", language) if len(points) > 1 else None
+
+
+def _name(target: str, kind: str, language: str) -> str:
+    """A target without its article, or without "once"."""
+    if kind != _NAMED:
+        return _without(_article(language), target)
+    once = re.match(rf"(?:{'|'.join(map(re.escape, _kinds(language).get('once', ['(?!)'])))})\s", target, re.I)
+    return target[once.end() :] if once is not None else _without(_article(language), target)
 
 
 def _needs_preposition(kind: str, row: str, language: str) -> bool:
