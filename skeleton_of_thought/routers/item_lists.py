@@ -180,9 +180,6 @@ _INLINE = re.compile(r"(?<![\w.,])(?P<mark>[(（]?(?:\d{1,2}|[a-z])[.)）])(?=\s
 _FIRST = re.compile(r"[1a][.)）]")
 
 
-_SENTENCE_BREAK = re.compile(r"[.!?]\s")
-
-
 def inline_numbered(text: str) -> ListInText | None:
     """A numbered or lettered list within a line, up to its end: "(1) ... (2) ...". No sentence follows it."""
     lines = text.split("\n")
@@ -221,6 +218,7 @@ def _style(mark: str) -> str:
 # --- lines and paragraphs -------------------------------------------------------------------------
 
 
+_SENTENCE_BREAK = re.compile(r"[.!?]\s")
 _LEAD_LINES, _FEWEST_LINES, _LINE = 3, 3, 160
 """Lines of an instruction, lines of it and its list, and characters of an item, where no blank line stands between."""
 
