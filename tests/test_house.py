@@ -16,7 +16,7 @@ PACKAGES = ("skeleton_of_thought", "langchain_sot", "llama_index_sot")
 
 LAYERS = [
     {"errors", "pickling", "small_files", "timeline", "_drawing", "_moved"}
-    | {"types.answer", "types.calls", "types.facts"},
+    | {"types.answer", "types.calls", "types.facts", "types.items"},
     {"settings"},
     {"types"},
     {"events"},
@@ -49,7 +49,7 @@ LAYERS = [
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
-    {"routers.comparisons"},
+    {"routers.comparisons", "routers.items", "routers.item_lists", "routers.item_words"},
     {"routers.embedded"},
     {"routers.tasks"},
     {"routers.gate", "routers.cost", "routers.prompt"},

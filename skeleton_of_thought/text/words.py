@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["DENSE", "PIECES", "SPEAKS_OF_WORDS", "UNSPACED", "is_unspaced", "plain", "words_of"]
+__all__ = ["DENSE", "MAY_HOLD_ITEMS", "PIECES", "SPEAKS_OF_WORDS", "UNSPACED", "is_unspaced", "plain", "words_of"]
 
 DENSE = "\u3001-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff20\U00020000-\U0003ffff"
 """Chinese and Japanese, as the inside of a character class."""
@@ -16,6 +16,13 @@ _NO_LETTER = re.compile(r"[\W_]+")
 
 SPEAKS_OF_WORDS = re.compile(r"word|w[öo]e?rt|mots?\b|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.I)
 """A question without any of these sets no limit of words."""
+
+MAY_HOLD_ITEMS = re.compile(
+    r"\n|[:：][^:：]|[\"“„«»「『《`]|(?<!\w)['‘]\w|[,，、;；][^,，、;；]{1,200}[,，、;；]|\b(?:2|b)[.)]\s|[（(]2[)）]|[②]|"
+    r"\b(?:different|separate|unique)\b",
+    re.I,
+)
+"""Matches in every question for several items, each for itself (`routers.items`); most questions have none of it."""
 
 PIECES = re.compile(rf"\n|[^\S\n]+|[{UNSPACED}]|[^\s{UNSPACED}]+")
 """Matches line ends, other white space, characters that are words, and (parts of) other words."""

@@ -1,0 +1,327 @@
+"""Where a text has a list: its items with their marks, and the words before and after it.
+
+Marked lines, unmarked lines, paragraphs, quotations, and pieces between commas. Nothing here knows what a word means,
+and every pattern is bounded, so that any text takes linear time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+__all__ = ["ListInText", "inline_numbered", "lines_after", "lines_before", "marked", "pieces", "quoted"]
+
+
+@dataclass(frozen=True)
+class ListInText:
+    """A list in a text.
+
+    Attributes:
+        lead: The words before the list.
+        items: The items as the text has them, without marks and quotes.
+        tail: The words after the list.
+        kind: What separates the items: marks, lines, paragraphs, quotation marks, or commas.
+        marks: Their marks; empty for a list without marks.
+        loose: Whether blank lines stand between the items.
+        inline: Whether the list stands within a line of the instruction.
+    """
+
+    lead: str
+    items: tuple[str, ...]
+    tail: str
+    kind: str
+    marks: tuple[str, ...] = ()
+    loose: bool = False
+    inline: bool = False
+
+
+# --- marked lines ---------------------------------------------------------------------------------
+
+_DENSE = "\u3001-\u30ff\u3400-\u9fff\uff01-\uffef"
+_MARK = re.compile(
+    r"(?P<indent>[ \t\u3000]{0,20})(?P<mark>"
+    r"\*{0,2}[(\[（【]?(?:\d{1,3}|[A-Za-z]|[一二三四五六七八九十]{1,3})[.)\]:．）】、：]\*{0,2}|"
+    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—]|"
+    r"(?P<label>[^\W\d_]{1,20}) ?[#№]?\d{1,3}[:.)：])"
+    rf"(?:[ \t\u3000]+|(?<=[.．、：）】①-⑳・])(?=[{_DENSE}])|(?=$))"
+)
+_NUMBER = re.compile(r"\d+")
+_HAN_DIGITS = "一二三四五六七八九十"
+_MOST_LISTS = 3
+"""The most lists of a text that are read."""
+
+
+@dataclass
+class _Line:
+    """A marked line."""
+
+    at: int
+    indent: int
+    mark: str
+    style: str
+    number: int | None
+    rest: str
+
+
+def _read(at: int, line: str) -> _Line | None:
+    found = _MARK.match(line)
+    if found is None:
+        return None
+    mark = found["mark"]
+    digits = _NUMBER.search(mark)
+    number: int | None = None
+    if digits is not None:
+        number, style = int(digits[0]), mark.replace(digits[0], "0")
+    elif "①" <= mark <= "⑳":
+        number, style = ord(mark) - ord("①") + 1, "①"
+    elif (bare := mark.strip("*()[].:（）【】．、：")) and len(bare) == 1 and bare.isascii() and bare.isalpha():
+        number, style = ord(bare.lower()) - ord("a") + 1, mark.replace(bare, "A" if bare.isupper() else "a")
+    elif bare and bare[-1] in _HAN_DIGITS:
+        number = _HAN_DIGITS.index(bare[-1]) + 1 + (10 if len(bare) == 2 and bare[0] == "十" else 0)
+        style = mark.replace(bare, "一")
+    else:
+        style = mark.lstrip("\\")
+    return _Line(at, len(found["indent"].expandtabs(4)), mark, style, number, line[found.end() :])
+
+
+def marked(text: str, is_part: Callable[[str], bool]) -> ListInText | None:
+    """The one list of marked lines; None if there is none, or more than one.
+
+    Args:
+        text: The text.
+        is_part: Whether a line introduces a list that belongs to the instruction, such as "Rules:".
+    """
+    lines = text.split("\n")
+    heads = [head for at, line in enumerate(lines) if line and (head := _read(at, line)) is not None]
+    runs = [run for run in _runs(heads) if len(run) > 1]
+    if 1 < len(runs) <= _MOST_LISTS:
+        runs = [run for run in runs if not is_part(_last_line(lines[: run[0].at]))]
+    if len(runs) != 1:
+        return None
+    run = runs[0]
+    numbers = [head.number for head in run]
+    if numbers[0] is not None and any(b != (a or 0) + 1 for a, b in pairwise(n or 0 for n in numbers)):
+        return None
+    end = _end(lines, run)
+    stops = [*(head.at for head in run[1:]), end]
+    blocks = [[head.rest, *lines[head.at + 1 : stop]] for head, stop in zip(run, stops, strict=True)]
+    items = tuple("\n".join(block).strip() for block in blocks)
+    loose = any(block and not block[-1].strip() for block in blocks[:-1])
+    return ListInText(
+        "\n".join(lines[: run[0].at]).strip(),
+        items,
+        "\n".join(lines[end:]).strip(),
+        "marked",
+        tuple(head.mark for head in run),
+        loose,
+    )
+
+
+def _runs(heads: Sequence[_Line]) -> list[list[_Line]]:
+    """The lists on the top level: a line of another style belongs to the item before it if its list goes on."""
+    runs: list[list[_Line]] = []
+    last: dict[str, int] = {}
+    for place, head in enumerate(heads):
+        last[head.style] = place
+    for place, head in enumerate(heads):
+        if runs:
+            run = runs[-1]
+            follows = head.style == run[0].style and head.indent <= run[0].indent + 1
+            if follows and (head.number is None or head.number == (run[-1].number or 0) + 1):
+                run.append(head)
+                continue
+            if head.indent > run[0].indent + 1 or (not follows and last[run[0].style] > place):
+                continue
+        runs.append([head])
+    return runs
+
+
+def _end(lines: Sequence[str], run: Sequence[_Line]) -> int:
+    """The line after the last item: it goes on as far as the others do."""
+    at, base = run[-1].at, run[0].indent
+    between = [lines[before.at + 1 : after.at] for before, after in pairwise(run)]
+    several = any(line.strip() for block in between for line in block)
+    apart = any(not a.strip() and b.strip() for block in between for a, b in pairwise(block))
+    end, blank = at + 1, False
+    for place in range(at + 1, len(lines)):
+        line = lines[place]
+        if not line.strip():
+            blank = True
+            continue
+        indented = len(line) - len(line.lstrip()) > base + 1
+        if not (indented or (apart if blank else several)):
+            break
+        end, blank = place + 1, False
+    return end
+
+
+def _last_line(lines: Sequence[str]) -> str:
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
+_INLINE = re.compile(r"(?<![\w.,])(?P<mark>[(（]?(?:\d{1,2}|[a-z])[.)）])(?=\s|[^\x00-\x7f])")
+
+
+def inline_numbered(text: str) -> ListInText | None:
+    """A list within a line whose items have numbers or letters: "(1) ... (2) ...".
+
+    Only a list that reaches the end of its line counts.
+    """
+    lines = text.split("\n")
+    for at, line in enumerate(lines):
+        run: list[re.Match[str]] = []
+        for found in _INLINE.finditer(line):
+            number = _number_of(found["mark"])
+            if number == len(run) + 1 and (not run or _style(found["mark"]) == _style(run[0]["mark"])):
+                run.append(found)
+            elif number == 1:
+                return None
+        if len(run) < 2:
+            continue
+        stops = [*(found.start() for found in run[1:]), len(line)]
+        items = tuple(line[a.end() : b].strip().rstrip(",;，；、").strip() for a, b in zip(run, stops, strict=True))
+        items = tuple(re.sub(r"[,;]?\s(?:and|und|et|y|e|en|и)$", "", item) for item in items)
+        lead = "\n".join([*lines[:at], line[: run[0].start()]]).strip()
+        tail = "\n".join(lines[at + 1 :]).strip()
+        return ListInText(lead, items, tail, "marked", tuple(found["mark"] for found in run), inline=True)
+    return None
+
+
+def _number_of(mark: str) -> int:
+    bare = mark.strip("(（.)）")
+    return int(bare) if bare.isdigit() else ord(bare) - ord("a") + 1
+
+
+def _style(mark: str) -> str:
+    return re.sub(r"\d+", "0", re.sub(r"[a-z]", "a", mark))
+
+
+# --- lines and paragraphs -------------------------------------------------------------------------
+
+
+def _blocks(text: str) -> list[list[str]]:
+    """The paragraphs, each a list of lines."""
+    blocks: list[list[str]] = [[]]
+    for line in text.strip().split("\n"):
+        if line.strip():
+            blocks[-1].append(line.strip())
+        elif blocks[-1]:
+            blocks.append([])
+    return blocks
+
+
+def lines_after(text: str, instructs: Callable[[str], bool]) -> ListInText | None:
+    """Unmarked lines or paragraphs after a lead that ends with a colon or is a paragraph by itself.
+
+    Args:
+        text: The text.
+        instructs: Whether a paragraph after the list is one of the instruction.
+    """
+    blocks = _blocks(text)
+    colon = next((n for n, line in enumerate(blocks[0]) if line.endswith((":", "："))), None)
+    if colon is None and (len(blocks) == 1 or len(blocks[0]) > 1):
+        return None
+    cut = len(blocks[0]) if colon is None else colon + 1
+    lead, rest = blocks[0][:cut], [block for block in (blocks[0][cut:], *blocks[1:]) if block]
+    if colon is None and len(rest) > 1 and len(rest[0]) == 1 and rest[0][0].endswith((":", "：")):
+        lead, rest = [*lead, *rest[0]], rest[1:]
+    tail: list[str] = []
+    if len(rest) > 1 and len(rest[-1]) == 1 and instructs(rest[-1][0]):
+        tail, rest = rest[-1], rest[:-1]
+    return _of_blocks("\n".join(lead), rest, "\n".join(tail))
+
+
+def lines_before(text: str, instructs: Callable[[str], bool]) -> ListInText | None:
+    """Unmarked lines or paragraphs before an instruction that is the last paragraph."""
+    blocks = _blocks(text)
+    if len(blocks) < 2 or not instructs(" ".join(blocks[-1])):
+        return None
+    return _of_blocks("", blocks[:-1], "\n".join(blocks[-1]))
+
+
+def _of_blocks(lead: str, blocks: Sequence[Sequence[str]], tail: str) -> ListInText | None:
+    if len(blocks) == 1:
+        return ListInText(lead, tuple(blocks[0]), tail, "lines")
+    if len(blocks) > 1:
+        kind = "lines" if all(len(block) == 1 for block in blocks) else "paragraphs"
+        return ListInText(lead, tuple("\n".join(block) for block in blocks), tail, kind, loose=True)
+    return None
+
+
+# --- within a line --------------------------------------------------------------------------------
+
+_AND = r"(?:and|or|und|oder|sowie|et|ou|y|o|e|ed|en|of|и|или|和|与|及|以及|と)"
+_QUOTED = re.compile(
+    r"\"(?P<a>[^\"\n]{1,1500})\"|“(?P<b>[^“”\n]{1,1500})”|[„‚](?P<c>[^„“”‚‘’\n]{1,1500})[“”‘’]|"
+    r"«\s?(?P<d>[^«»\n]{1,1500}?)\s?»|»(?P<e>[^«»\n]{1,1500})«|「(?P<f>[^「」\n]{1,1500})」|"
+    r"『(?P<g>[^『』\n]{1,1500})』|《(?P<h>[^《》\n]{1,1500})》|(?<!\w)'(?P<i>[^'\n]{1,300})'(?!\w)|"
+    r"(?<!\w)‘(?P<j>[^‘’\n]{1,300})’(?!\w)|`(?P<k>[^`\n]{1,300})`"
+)
+_BETWEEN = re.compile(rf"[\s,;，、；/|]*(?:{_AND}(?![^\W\d_]))?\s*", re.I)
+
+
+def quoted(text: str) -> ListInText | None:
+    """The one row of quotations with only commas, line ends or an "and" between them."""
+    rows: list[list[re.Match[str]]] = []
+    for found in _QUOTED.finditer(text):
+        if rows:
+            gap = text[rows[-1][-1].end() : found.start()]
+            if len(gap) < 20 and _BETWEEN.fullmatch(gap):
+                rows[-1].append(found)
+                continue
+        rows.append([found])
+    rows = [row for row in rows if len(row) > 1]
+    if len(rows) != 1:
+        return None
+    row = rows[0]
+    lead, tail = text[: row[0].start()].strip(), text[row[-1].end() :].strip()
+    gaps = [text[a.end() : b.start()] for a, b in pairwise(row)]
+    items = tuple(str(found[found.lastgroup or 0]).strip() for found in row)
+    loose = any(gap.count("\n") > 1 for gap in gaps)
+    inline = all("\n" not in gap for gap in gaps)
+    return ListInText(lead, items, tail, "quoted", loose=loose, inline=inline)
+
+
+_SEMICOLON = re.compile(r"[;；]")
+_COMMA = re.compile(r"[,，、]")
+_LAST = re.compile(rf"(?:^|\s){_AND}\s", re.I)
+_LAST_DENSE = re.compile(r"(?:和|与|及|以及)")
+_ENDS = re.compile(r"[.!?。！？]+(?=\s|$|[^\x00-\x7f])")
+
+
+def pieces(text: str) -> ListInText | None:
+    """The pieces between commas or semicolons after the last colon, up to the end of their sentence."""
+    colon = max(text.rfind(":"), text.rfind("："))
+    if colon < 0:
+        return None
+    body = text[colon + 1 :].strip()
+    end = _ENDS.search(body)
+    row, tail = (body, "") if end is None else (body[: end.start()], body[end.end() :].strip())
+    if "\n" in row:
+        row, _, after = row.partition("\n")
+        tail = f"{after}{body[end.start() : end.end()] if end else ''} {tail}".strip()
+    items = split_row(row)
+    if len(items) < 2:
+        return None
+    return ListInText(text[: colon + 1].strip(), items, tail, "commas", inline=True)
+
+
+def split_row(row: str) -> tuple[str, ...]:
+    """The pieces of a row: between semicolons if it has two, else between commas, the last after an "and"."""
+    parts = _SEMICOLON.split(row.strip())
+    if len(parts) < 3:
+        parts = _COMMA.split(row.strip())
+        last = _LAST.split(parts[-1])
+        if len(last) == 1 and len(parts) > 1:
+            last = _LAST_DENSE.split(parts[-1])
+        if len(last) == 2:
+            parts = [*parts[:-1], *last]
+    elif (only := _LAST.match(parts[-1])) is not None:
+        parts[-1] = parts[-1][only.end() :]
+    return tuple(_stripped(parts))
+
+
+def _stripped(parts: Iterable[str]) -> Iterable[str]:
+    return (part.strip() for part in parts if part.strip())
