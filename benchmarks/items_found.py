@@ -85,17 +85,15 @@ class Result:
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     results = [look(prompt) for prompt in read(args.labels)]
-    table = {
-        "parts": {"all": figures(results), **by("part", results)},
-        "languages": by("language", results),
-        "kinds": by("kind", results),
-    }
-    for title, rows in table.items():
-        print_table(title, rows)
+    parts = {"all": figures(results), **by("part", results)}
+    languages, kinds = by("language", results), by("kind", results)
+    print_table("part", parts)
+    print_table("language", languages)
+    print_table("kind, with mistakes", {kind: row for kind, row in kinds.items() if mistakes(row)})
     if args.show:
         show(result for result in results if result.wrong and result.prompt.part == SEEN)
     milliseconds = round(median(result.seconds for result in results) * 1e3, 4)
-    print(json.dumps({**table, "ms": milliseconds}))
+    print(json.dumps({"parts": parts, "languages": languages, "kinds": kinds, "ms": milliseconds}))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -147,6 +145,11 @@ def by(field: str, results: Sequence[Result]) -> dict[str, dict[str, int]]:
     """The counts for each value of a field of the prompts."""
     values = sorted({getattr(result.prompt, field) for result in results})
     return {value: figures(r for r in results if getattr(r.prompt, field) == value) for value in values}
+
+
+def mistakes(row: Mapping[str, int]) -> int:
+    """The prompts in which the rules find items wrongly, or not, or others."""
+    return row["items"] - row["exact"] + row["false"]
 
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, int]]) -> None:
