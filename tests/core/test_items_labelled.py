@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 from skeleton_of_thought.routers.question import LANGUAGES
 
 ROOT = Path(__file__).parent.parent.parent
+DATA = ROOT / "tests" / "data"
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def test_items_are_found_and_hardly_ever_where_none_are(bench, part):
     assert counts["false"] <= 0.02 * counts["others"], counts
     assert counts["found"] >= 0.8 * counts["items"], counts
     assert counts["exact"] >= 0.95 * counts["found"], counts
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DATA.glob("*.csv")))
+def test_prompts_of_the_routers_are_hardly_ever_for_several_items(bench, name):
+    """Questions with passages, tools, mails and minutes around them, which are written without a thought of items."""
+    rows = list(csv.DictReader((DATA / name).read_text("utf-8").splitlines(keepends=True)))
+    prompts = [row.get("prompt") or row["question"] for row in rows]
+    found = [text for text in prompts if bench.look(bench.Labelled(text, (), "", "", "", "")).found is not None]
+    assert len(found) <= 0.001 * len(rows), found
 
 
 def test_the_benchmark_counts_by_part_and_shows_only_what_may_be_seen(bench, tmp_path, capsys):
