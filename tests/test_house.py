@@ -49,7 +49,7 @@ LAYERS = [
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
-    {"routers.comparisons", "routers.items", "routers.item_lists", "routers.item_words"},
+    {"routers.comparisons", "routers.items", "routers.item_lists", "routers.item_targets", "routers.item_words"},
     {"routers.embedded"},
     {"routers.tasks"},
     {"routers.gate", "routers.cost", "routers.prompt"},

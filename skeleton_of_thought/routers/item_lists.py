@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-__all__ = ["ListInText", "inline_numbered", "lines_after", "lines_before", "marked", "pieces", "quoted"]
+__all__ = [
+    "ListInText",
+    "inline_numbered",
+    "lines_after",
+    "lines_before",
+    "marked",
+    "pieces",
+    "quotations",
+    "quoted",
+    "split_row",
+]
 
 
 @dataclass(frozen=True)
@@ -282,6 +292,11 @@ def quoted(text: str) -> ListInText | None:
     loose = any(gap.count("\n") > 1 for gap in gaps)
     inline = all("\n" not in gap for gap in gaps)
     return ListInText(lead, items, tail, "quoted", loose=loose, inline=inline)
+
+
+def quotations(text: str) -> list[tuple[int, int]]:
+    """Where the quotations of a text begin and end."""
+    return [found.span() for found in _QUOTED.finditer(text)]
 
 
 _SEMICOLON = re.compile(r"[;；]")

@@ -43,6 +43,18 @@ class Words:
         """Whether it has a word of one of these classes."""
         return any(self.hits.get(name) for name in names)
 
+    @property
+    def comma(self) -> str:
+        """The comma of its script."""
+        return "，" if "，" in self.words else ","
+
+    def is_length(self, at: int) -> bool:
+        """Whether a plural is the length of an answer, "in two sentences"."""
+        numbers = [place for place in self.hits.get("number", ()) if at - 2 <= place < at]
+        numbers += [place for place in range(max(0, at - 2), at) if self.words[place].isdecimal()]
+        near = self.hits.get("within", ())
+        return any(place in near for number in numbers for place in (number - 2, number - 1))
+
     def within(self, name: str, sentence: int) -> list[int]:
         """Where words of a class stand in a sentence."""
         return [at for at in self.hits.get(name, ()) if self.sentence[at] == sentence]
@@ -112,7 +124,8 @@ def entries_of(language: str) -> Iterable[tuple[str, str]]:
     """Yields the class and the text of each entry of a language."""
     for line in lexicon(FILE).get(language, ()):
         name, _, entries = line.partition(":")
-        for entry in entries.split("|"):
+        # Numbers stand in one line without bars; "/" separates their forms.
+        for entry in re.split(r"[\s/]", entries) if name == "number" else entries.split(" | "):
             if entry := entry.strip():
                 yield name.strip(), entry
 
@@ -125,8 +138,8 @@ def _table(language: str) -> tuple[_Phrases, Mapping[str, Sequence[tuple[str, st
     """The phrases by their first word, and the stems by their first letters."""
     phrases: dict[str, list[tuple[Sequence[str], str]]] = {}
     stems: dict[str, list[tuple[str, str]]] = {}
-    for name, entry in entries_of(language):
-        entry = entry.casefold()
+    for name, spelled in entries_of(language):
+        entry = spelled.casefold()
         if " " not in entry and entry.endswith("*"):
             stems.setdefault(entry[:-1][:_SHORTEST], []).append((entry[:-1], name))
             continue
@@ -152,8 +165,8 @@ def language_of(instruction: str) -> str:
     language = read_question(instruction).language
     if language in _DENSE:
         return language
-    commands = ("strong", "each", "weak", "things")
+    commands = ("strong", "each", "weak", "things", "different", "piece")
     first = (language, *(other for other in LANGUAGES if other != language and other not in _DENSE))
     counts = {of: sum(len(read_words(instruction, of).hits.get(name, ())) for name in commands) for of in first if of}
     best = max(counts, key=lambda of: (counts[of], of == language))
-    return language if counts.get(language, 0) * 2 > counts[best] else best if counts[best] else ""
+    return language if counts.get(language, 0) * 2 > counts[best] or not counts[best] else best

@@ -20,6 +20,7 @@ from skeleton_of_thought.routers.item_lists import (
     pieces,
     quoted,
 )
+from skeleton_of_thought.routers.item_targets import find_different, find_targets
 from skeleton_of_thought.routers.item_words import Words, language_of, read_words
 from skeleton_of_thought.routers.question import LANGUAGES, lexicon
 from skeleton_of_thought.text.words import MAY_HOLD_ITEMS, words_of
@@ -57,7 +58,8 @@ def find_items(text: str) -> ItemList | None:
     """
     if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text):
         return None
-    return _as_list(text.replace("\r\n", "\n").strip())
+    text = text.replace("\r\n", "\n").strip()
+    return _as_list(text) or find_targets(text) or find_different(text)
 
 
 # --- lists ----------------------------------------------------------------------------------------
@@ -72,8 +74,8 @@ def _as_list(text: str) -> ItemList | None:
 
 def _lists(text: str) -> Iterator[ListInText]:
     """The ways to read a list in a text, the surest first; the first that finds one decides."""
-    for read in (lambda: marked(text, _is_part), lambda: inline_numbered(text), lambda: quoted(text)):
-        if (found := read()) is not None:
+    for found in (marked(text, _is_part), inline_numbered(text), quoted(text)):
+        if found is not None:
             yield found
     for found in (pieces(text), lines_after(text, _instructs), lines_before(text, _instructs)):
         if found is not None and _shape(found):
@@ -83,10 +85,8 @@ def _lists(text: str) -> Iterator[ListInText]:
 def _shape(found: ListInText) -> bool:
     """Whether an unmarked list has the shape of one: short pieces, or lines of a kind."""
     if found.kind == "commas":
-        return (
-            all(len(item) <= _SHORT for item in found.items)
-            or found.lead.count("\n") == 0
-            and all(len(item) <= 200 for item in found.items)
+        return all(len(item) <= _SHORT for item in found.items) or (
+            found.lead.count("\n") == 0 and all(len(item) <= 200 for item in found.items)
         )
     return True
 
@@ -120,13 +120,14 @@ def _judged(found: ListInText) -> ItemList | None:
     each = _each(words) or (words.has("both") and len(found.items) == 2)
     plural = _acts_on_several(words)
     if each:
-        if not words.has("strong", "weak") and "?" not in words.words and "？" not in words.words:
+        if not words.has("strong", "weak") and not {"?", "？", ":", "："} & set(words.words):
             return None
-    elif plural is None or words.has("unless", "parts") or _asks_something_else(words):
-        return None
-    elif found.kind not in ("marked", "quoted") and not plural:
-        return None
-    elif found.kind == "quoted" and not plural and not words.has("direct"):
+    elif (
+        plural is None
+        or words.has("unless", "parts")
+        or _asks_something_else(words)
+        or not (plural or found.kind == "marked" or (found.kind == "quoted" and words.has("direct")))
+    ):
         return None
     return _of(found, instruction, language) if _are_items(found, words, language, each) else None
 
@@ -143,8 +144,11 @@ def _each(words: Words) -> bool:
     for at in words.hits.get("each", ()):
         sentence = words.sentence[at]
         near = [place for place in words.within("using", sentence) if at - 4 <= place < at]
-        near = [place for place in near if "," not in words.words[place:at]]
-        if near and any(place < near[0] for place in words.within("text", sentence)):
+        near = [place for place in near if words.comma not in words.words[place:at]]
+        if near and (
+            any(place < near[0] for place in words.within("text", sentence))
+            or (near[-1] >= at - 2 and any(place < near[0] for place in words.within("compose", sentence)))
+        ):
             return False
     return words.has("each")
 
@@ -154,8 +158,11 @@ def _acts_on_several(words: Words) -> bool | None:
     answer = None
     for at in words.hits.get("strong", ()):
         sentence = words.sentence[at]
-        things, one = words.within("things", sentence), words.within("one", sentence)
+        things = [place for place in words.within("things", sentence) if not words.is_length(place)]
+        one = words.within("one", sentence)
         if one and (not things or one[0] < things[0]):
+            return None
+        if things and any(at < place < things[0] for place in words.within("using", sentence)):
             return None
         answer = bool(things) or bool(answer)
     return answer

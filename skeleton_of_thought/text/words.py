@@ -18,8 +18,12 @@ SPEAKS_OF_WORDS = re.compile(r"word|w[öo]e?rt|mots?\b|palabra|parol|palavra|woo
 """A question without any of these sets no limit of words."""
 
 MAY_HOLD_ITEMS = re.compile(
-    r"\n|[:：][^:：]|[\"“„«»「『《`]|(?<!\w)['‘]\w|[,，、;；][^,，、;；]{1,200}[,，、;；]|\b(?:2|b)[.)]\s|[（(]2[)）]|[②]|"
-    r"\b(?:different|separate|unique)\b",
+    r"\n|[:：][^:：]|[\"“„«»「『《`]|(?<!\w)['‘]\w|[,，、;；][^,，、;；]{1,200}(?:[,，、;；]|"
+    r"\s(?:and|und|et|[eyи]|ed|en)\s)|\b(?:2|b)[.)]\s|[（(]2[)）]|[②]|"
+    r""
+    r"\b(?:different|separat|unique|distin|independent|individual|unrelated|verschieden|unterschiedlich|getrennt|"
+    r"différent|divers|diferent|indipendent|verschillend|apart|losse|разн|различ|отдельн|уникальн|независим)|"
+    r"不同|独立|異なる|違う|別々",
     re.I,
 )
 """Matches in every question for several items, each for itself (`routers.items`); most questions have none of it."""
