@@ -172,6 +172,7 @@ def _last_line(lines: Sequence[str]) -> str:
 
 
 _INLINE = re.compile(r"(?<![\w.,])(?P<mark>[(（]?(?:\d{1,2}|[a-z])[.)）])(?=\s|[^\x00-\x7f])")
+_FIRST = re.compile(r"[1a][.)）]")
 
 
 def inline_numbered(text: str) -> ListInText | None:
@@ -181,6 +182,8 @@ def inline_numbered(text: str) -> ListInText | None:
     """
     lines = text.split("\n")
     for at, line in enumerate(lines):
+        if not _FIRST.search(line):
+            continue
         run: list[re.Match[str]] = []
         for found in _INLINE.finditer(line):
             number = _number_of(found["mark"])
@@ -262,6 +265,9 @@ def _of_blocks(lead: str, blocks: Sequence[Sequence[str]], tail: str) -> ListInT
 
 # --- within a line --------------------------------------------------------------------------------
 
+_QUOTE_MARKS = re.compile("[\"“„‚«»「『《'‘`]")
+_MOST_QUOTES = 500
+"""The most quotation marks of a text that is read for quotations."""
 _AND = r"(?:and|or|und|oder|sowie|et|ou|y|o|e|ed|en|of|и|или|和|与|及|以及|と)"
 _QUOTED = re.compile(
     r"\"(?P<a>[^\"\n]{1,1500})\"|“(?P<b>[^“”\n]{1,1500})”|[„‚](?P<c>[^„“”‚‘’\n]{1,1500})[“”‘’]|"
@@ -274,6 +280,8 @@ _BETWEEN = re.compile(rf"[\s,;，、；/|]*(?:{_AND}(?![^\W\d_]))?\s*", re.I)
 
 def quoted(text: str) -> ListInText | None:
     """The one row of quotations with only commas, line ends or an "and" between them."""
+    if len(_QUOTE_MARKS.findall(text)) > _MOST_QUOTES:
+        return None
     rows: list[list[re.Match[str]]] = []
     for found in _QUOTED.finditer(text):
         if rows:

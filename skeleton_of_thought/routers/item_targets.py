@@ -20,6 +20,8 @@ __all__ = ["find_different", "find_targets"]
 
 _HEAD, _TAIL = 2000, 1000
 """Characters at either end of a text where its instruction stands."""
+_ENDS = 300
+"""Characters at either end of it that tell its language."""
 _SENTENCE = 700
 """Characters of the longest sentence that names targets."""
 _DENSE = ("zh", "ja")
@@ -41,16 +43,15 @@ _BOUNDARY = re.compile(r"[.!?](?=\s)|[:](?=[\s\"“„«'])|[。！？：]|\n")
 def find_targets(text: str) -> ItemList | None:
     """The versions that a question asks for, one for each target; None if it names no such row of targets."""
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
-    language = language_of(seen)
-    if not language:
-        return None
-    for kind, pattern in _rows(language):
-        for row in pattern.finditer(seen):
-            # The row stands at the same place from the nearer end of the whole text.
-            start = row.start() if row.start() < _HEAD or seen is text else row.start() + len(text) - len(seen)
-            found = _versions(text, start, start + len(row[0]), kind, language)
-            if found is not None:
-                return found
+    # The text to be translated may be in another language.
+    for language in dict.fromkeys((language_of(seen[:_ENDS]), language_of(seen[-_ENDS:]))):
+        for kind, pattern in _rows(language) if language else ():
+            for row in pattern.finditer(seen):
+                # The row stands at the same place from the nearer end of the whole text.
+                start = row.start() if row.start() < _HEAD or seen is text else row.start() + len(text) - len(seen)
+                found = _versions(text, start, start + len(row[0]), kind, language)
+                if found is not None:
+                    return found
     return None
 
 
@@ -98,8 +99,7 @@ def _sentence(text: str, start: int, end: int) -> tuple[int, int]:
 def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool:
     """Whether the words around a row, which stands at the star, ask for a version for each of its targets."""
     at = words.words.index("★")
-    near = range(max(0, at - 2), at)
-    if any(place in near for place in words.hits.get("from", ())):
+    if at - 1 in words.hits.get("from", ()):
         return False
     if kind == "tone" and not words.has("to_tone"):
         return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row))
@@ -116,7 +116,7 @@ def _ask(before: str, target: str, after: str, language: str) -> str:
 def _without_count(before: str, language: str) -> str:
     """The words before a row without the number of its targets: "into three languages: "."""
     counted = _counted(language)
-    return counted.sub("", before) if counted is not None else before
+    return counted.sub(r"\1", before) if counted is not None else before
 
 
 @cache
@@ -143,8 +143,8 @@ def _counted(language: str) -> re.Pattern[str] | None:
     names = _kinds(language).get("counted")
     if not names:
         return None
-    gap = "" if language in _DENSE else r"(?<!\w)"
-    return re.compile(rf"{gap}(?:[\w]{{1,12}}\s?){{0,3}}(?:{'|'.join(names)})\s?[:：]\s?$", re.I)
+    toward = _toward(language).pattern
+    return re.compile(rf"(?<!\w)({toward})(?:\w{{1,14}}\s){{0,2}}(?:{'|'.join(names)})\s?:\s?\Z", re.I)
 
 
 @cache
@@ -157,11 +157,11 @@ def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
             continue
         name = "|".join(sorted(map(_spelled, names), key=len, reverse=True))
         if language in _DENSE:
-            rows.append((kind, re.compile(rf"(?:{name})(?:(?:[,，、/]\s?|以及|和|与|及|と|や|,\s)+(?:{name}))+", re.I)))
+            rows.append((kind, re.compile(rf"(?:{name})(?:(?:[,，、/]\s?|以及|和|与|及|と|や){{1,2}}+(?:{name})){{1,20}}+", re.I)))
             continue
-        one = rf"(?:{_toward(language).pattern})?(?:{_article(language).pattern})?(?:{name})(?!\w)"
-        pattern = rf"(?<![\w-]){one}(?:,\s?{one}){{0,19}},?\s(?:{_AND[language]})\s{one}"
-        pattern += rf"|(?<![\w-]){one}(?:,\s?{one}){{2,19}}"
+        one = rf"(?>(?:{_toward(language).pattern})?(?:{_article(language).pattern})?(?:{name})(?!\w))"
+        pattern = rf"(?<![\w-]){one}(?:,\s?{one}){{0,19}}+,?\s(?:{_AND[language]})\s{one}"
+        pattern += rf"|(?<![\w-]){one}(?:,\s?{one}){{2,19}}+"
         rows.append((kind, re.compile(pattern, re.I)))
     return rows
 

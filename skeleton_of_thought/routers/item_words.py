@@ -18,7 +18,7 @@ _WIDEST = 7
 _SHORTEST = 3
 """Letters of the shortest stem."""
 _DENSE = ("zh", "ja")
-_MOST = 4000
+_MOST = 3000
 """Characters of a longer text that are read, half of them at its end."""
 _LINE_END = "¶"
 _STOPS = frozenset((".", "!", "?", ";", "。", "！", "？", "；", _LINE_END))
@@ -42,6 +42,11 @@ class Words:
     def has(self, *names: str) -> bool:
         """Whether it has a word of one of these classes."""
         return any(self.hits.get(name) for name in names)
+
+    @property
+    def unspaced(self) -> bool:
+        """Whether the language has no spaces between words."""
+        return isinstance(self.words, str)
 
     @property
     def comma(self) -> str:
@@ -160,13 +165,46 @@ def _patterns(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
     return [(name, re.compile("|".join(entries))) for name, entries in by_name.items()]
 
 
+_TELLING = ("strong", "each", "weak", "things", "different", "piece", "tongue", "own")
+"""Classes whose words tell the language of an instruction."""
+_LETTERS = {"es": "ñ¿¡", "pt": "ãõ", "de": "äöüß", "fr": "êœûîù", "it": "ìò"}
+_ENDS = 700, 300
+
+
 def language_of(instruction: str) -> str:
     """The language of an instruction, or "" if its words are of none that is known."""
+    head, tail = _ENDS
+    if len(instruction) > head + tail:
+        instruction = f"{instruction[:head]} {instruction[-tail:]}"
     language = read_question(instruction).language
     if language in _DENSE:
         return language
-    commands = ("strong", "each", "weak", "things", "different", "piece")
-    first = (language, *(other for other in LANGUAGES if other != language and other not in _DENSE))
-    counts = {of: sum(len(read_words(instruction, of).hits.get(name, ())) for name in commands) for of in first if of}
-    best = max(counts, key=lambda of: (counts[of], of == language))
-    return language if counts.get(language, 0) * 2 > counts[best] or not counts[best] else best
+    lower = instruction.casefold().replace("’", "'")
+    wholes, stems = _telling()
+    counts: dict[str, int] = {}
+    for word in {*WORD.findall(lower)}:
+        languages = {*wholes.get(word, ()), *(of for stem, of in stems.get(word[:_SHORTEST], ()) if word.startswith(stem))}
+        for of in languages:
+            counts[of] = counts.get(of, 0) + 2
+    for of, letters in _LETTERS.items():
+        if of in counts and any(letter in lower for letter in letters):
+            counts[of] += 3
+    if language:
+        counts[language] = counts.get(language, 0) + 1
+    return max(counts, key=lambda of: counts[of]) if counts else ""
+
+
+@cache
+def _telling() -> tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[tuple[str, str]]]]:
+    """The languages of the words, and of the stems by their first letters, that tell a language."""
+    wholes: dict[str, list[str]] = {}
+    stems: dict[str, list[tuple[str, str]]] = {}
+    for language in LANGUAGES:
+        for name, entry in entries_of(language) if language not in _DENSE else ():
+            if name not in _TELLING or " " in entry:
+                continue
+            if entry.endswith("*"):
+                stems.setdefault(entry.casefold()[:-1][:_SHORTEST], []).append((entry.casefold()[:-1], language))
+            else:
+                wholes.setdefault(entry.casefold(), []).append(language)
+    return wholes, stems

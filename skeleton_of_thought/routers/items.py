@@ -28,8 +28,10 @@ from skeleton_of_thought.types.items import Item, ItemList
 
 __all__ = ["find_items"]
 
-_LONGEST = 60_000
+_LONGEST = 50_000
 """Characters of the longest question that is read."""
+_LINES = 2000
+"""Lines of the longest question that is read."""
 _INSTRUCTION = 6000
 """Characters of the longest instruction: longer ones are about a document."""
 _FEWEST, _MOST = 3, 100
@@ -56,7 +58,7 @@ def find_items(text: str) -> ItemList | None:
         >>> find_items("Rank these by size:\\n1. Paris\\n2. Rome\\n3. Oslo") is None
         True
     """
-    if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text):
+    if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text) or text.count("\n") > _LINES:
         return None
     text = text.replace("\r\n", "\n").strip()
     return _as_list(text) or find_targets(text) or find_different(text)
@@ -68,7 +70,7 @@ def find_items(text: str) -> ItemList | None:
 def _as_list(text: str) -> ItemList | None:
     for found in _lists(text):
         if len(found.items) > 1:
-            return _judged(found)
+            return _judged(found) if len(found.items) <= _MOST else None
     return None
 
 
@@ -143,11 +145,18 @@ def _each(words: Words) -> bool:
     """Whether the instruction says "each" of the items, and not "a story with each"."""
     for at in words.hits.get("each", ()):
         sentence = words.sentence[at]
-        near = [place for place in words.within("using", sentence) if at - 4 <= place < at]
+        if words.unspaced and words.within("using", sentence) and words.within("text", sentence):
+            return False
+        near = [
+            place
+            for name in ("using", "relative")
+            for place in words.within(name, sentence)
+            if at - 4 <= place < at
+        ]
         near = [place for place in near if words.comma not in words.words[place:at]]
         if near and (
-            any(place < near[0] for place in words.within("text", sentence))
-            or (near[-1] >= at - 2 and any(place < near[0] for place in words.within("compose", sentence)))
+            any(place < min(near) for place in words.within("text", sentence))
+            or (max(near) >= at - 2 and any(place < min(near) for place in words.within("compose", sentence)))
         ):
             return False
     return words.has("each")

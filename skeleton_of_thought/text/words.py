@@ -17,14 +17,16 @@ _NO_LETTER = re.compile(r"[\W_]+")
 SPEAKS_OF_WORDS = re.compile(r"word|w[öo]e?rt|mots?\b|palabra|parol|palavra|woord|слов|[字词詞語]|ワード", re.I)
 """A question without any of these sets no limit of words."""
 
+_DIFFERENT = (
+    "different|separate|unique|distin|independent|individual|unrelated|verschiedene|unterschiedlich|getrennte|"
+    "différent|divers|diferent|indipendent|verschillende|aparte|losse|разны|различны|отдельны|уникальны|независимы"
+)
 MAY_HOLD_ITEMS = re.compile(
-    r"\n|[:：][^:：]|[\"“„«»「『《`]|(?<!\w)['‘]\w|[,，、;；][^,，、;；]{1,200}(?:[,，、;；]|"
-    r"\s(?:and|und|et|[eyи]|ed|en)\s)|\b(?:2|b)[.)]\s|[（(]2[)）]|[②]|"
-    r""
-    r"\b(?:different|separat|unique|distin|independent|individual|unrelated|verschieden|unterschiedlich|getrennt|"
-    r"différent|divers|diferent|indipendent|verschillend|apart|losse|разн|различ|отдельн|уникальн|независим)|"
-    r"不同|独立|異なる|違う|別々",
-    re.I,
+    # One set of first characters lets the search skip all others.
+    r"[\s:：\"“„«»「『《`,，、;；2b2（(②不独異違別](?:(?<=[\n\"“„«»「『《`②])|(?<=[:：])[^:：]|"
+    r"(?<=[,，、;；])[^,，、;；]{1,200}(?:[,，、;；]|\s(?:and|und|et|ed|en|[eyи])\s)|"
+    rf"(?<=\s)(?:['‘]\w|{_DIFFERENT})|(?<=[2b])[.)]\s|(?<=[（(])2[)）]|"
+    r"(?<=不)同|(?<=独)立|(?<=異)なる|(?<=違)う|(?<=別)々)",
 )
 """Matches in every question for several items, each for itself (`routers.items`); most questions have none of it."""
 
