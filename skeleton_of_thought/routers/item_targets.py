@@ -45,8 +45,9 @@ def find_targets(text: str) -> ItemList | None:
     seen = text if len(text) <= _HEAD + _TAIL else f"{text[:_HEAD]}\n{text[-_TAIL:]}"
     # The text to be translated may be in another language.
     for language in dict.fromkeys((language_of(seen[:_ENDS]), language_of(seen[-_ENDS:]))):
+        words = read_words(seen, language)
         for kind, pattern in _rows(language) if language else ():
-            for row in pattern.finditer(seen):
+            for row in () if len(words.hits.get(kind, ())) < 2 else pattern.finditer(seen):
                 # The row stands at the same place from the nearer end of the whole text.
                 start = row.start() if row.start() < _HEAD or seen is text else row.start() + len(text) - len(seen)
                 found = _versions(text, start, start + len(row[0]), kind, language)

@@ -143,7 +143,7 @@ def _table(language: str) -> tuple[_Phrases, Mapping[str, Sequence[tuple[str, st
     """The phrases by their first word, and the stems by their first letters."""
     phrases: dict[str, list[tuple[Sequence[str], str]]] = {}
     stems: dict[str, list[tuple[str, str]]] = {}
-    for name, spelled in entries_of(language):
+    for name, spelled in (*entries_of(language), *entries_of("all")):
         entry = spelled.casefold()
         if " " not in entry and entry.endswith("*"):
             stems.setdefault(entry[:-1][:_SHORTEST], []).append((entry[:-1], name))
@@ -162,6 +162,8 @@ def _patterns(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
     by_name: dict[str, list[str]] = {}
     for name, entry in entries_of(language):
         by_name.setdefault(name, []).append(entry)
+    for name, entry in entries_of("all"):
+        by_name.setdefault(name, []).append(re.escape(entry))
     return [(name, re.compile("|".join(entries))) for name, entries in by_name.items()]
 
 
