@@ -35,6 +35,7 @@ _AND = {
     "nl": "en",
     "ru": "и",
 }
+_BETWEEN = re.compile(r"(?:[,，、/]\s?|以及|和|与|及|と|や)")
 _BOUNDARY = re.compile(r"[.!?](?=\s)|[:](?=[\s\"“„«'])|[。！？：]|\n")
 
 # --- targets --------------------------------------------------------------------------------------
@@ -69,11 +70,12 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     words = read_words(f"{before} ★ {after}", language)
     if words.has("whole", "neighbour", "together") or not _asks_for_versions(words, kind, row, language):
         return None
-    targets = [_toward(language).sub("", target) for target in split_row(row)]
+    names = _BETWEEN.split(row) if language in _DENSE else split_row(row)
+    targets = [_without(_toward(language), name) for name in names if name]
     points = tuple(
         Item(index, name, mark=f"{name}:", ask=_ask(before, target, after, language))
         for index, target in enumerate(targets, 1)
-        for name in (_article(language).sub("", target),)
+        for name in (_without(_article(language), target),)
     )
     context = "\n\n".join(part for part in (text[:begin].strip(), text[stop:].strip()) if part)
     return ItemList(context, points, "targets", language) if len(points) > 1 else None
@@ -126,6 +128,11 @@ def _toward(language: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{'|'.join(_kinds(language).get('toward', ['(?!)']))})\s", re.I)
 
 
+def _without(beginning: re.Pattern[str], text: str) -> str:
+    found = beginning.match(text)
+    return text if found is None else text[found.end() :]
+
+
 @cache
 def _article(language: str) -> re.Pattern[str]:
     return re.compile(rf"(?:{'|'.join(_kinds(language).get('small', ['(?!)']))})(?:(?<=')|\s)", re.I)
@@ -158,7 +165,12 @@ def _rows(language: str) -> Sequence[tuple[str, re.Pattern[str]]]:
             continue
         name = "|".join(sorted(map(_spelled, names), key=len, reverse=True))
         if language in _DENSE:
-            rows.append((kind, re.compile(rf"(?:{name})(?:(?:[,，、/]\s?|以及|和|与|及|と|や){{1,2}}+(?:{name})){{1,20}}+", re.I)))
+            rows.append(
+                (
+                    kind,
+                    re.compile(rf"(?:{name})(?:{_BETWEEN.pattern}{{1,2}}+(?:{name})){{1,20}}+", re.I),
+                )
+            )
             continue
         one = rf"(?>(?:{_toward(language).pattern})?(?:{_article(language).pattern})?(?:{name})(?!\w))"
         pattern = rf"(?<![\w-]){one}(?:,\s?{one}){{0,19}}+,?\s(?:{_AND[language]})\s{one}"

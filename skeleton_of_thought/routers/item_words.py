@@ -21,7 +21,7 @@ _DENSE = ("zh", "ja")
 _MOST = 3000
 """Characters of a longer text that are read, half of them at its end."""
 _LINE_END = "¶"
-_STOPS = frozenset((".", "!", "?", ";", "。", "！", "？", "；", _LINE_END))
+_STOPS = frozenset((".", ":", "：", "!", "?", ";", "。", "！", "？", "；", _LINE_END))
 _ELLIPSIS = re.compile(r"\.{2,9}|…")
 
 
@@ -90,7 +90,7 @@ def read_words(text: str, language: str) -> Words:
     }
     hits: dict[str, list[int]] = {}
     for start, _, name in sorted(found):
-        if start not in (masks["each"] if name == "each" else masks[""]) or name == "neighbour":
+        if start not in (masks["each"] if name == "each" else masks[""]):
             hits.setdefault(name, []).append(start)
     return Words(words, hits, sentence)
 
@@ -183,30 +183,35 @@ def language_of(instruction: str) -> str:
         return language
     lower = instruction.casefold().replace("’", "'")
     wholes, stems = _telling()
-    counts: dict[str, int] = {}
-    for word in {*WORD.findall(lower)}:
-        languages = {*wholes.get(word, ()), *(of for stem, of in stems.get(word[:_SHORTEST], ()) if word.startswith(stem))}
-        for of in languages:
-            counts[of] = counts.get(of, 0) + 2
+    counts = dict.fromkeys(LANGUAGES, 0)
+    for word in dict.fromkeys(WORD.findall(lower)):
+        weights = dict(wholes.get(word, ()))
+        for stem, of, weight in stems.get(word[:_SHORTEST], ()):
+            if word.startswith(stem):
+                weights[of] = max(weight, weights.get(of, 0))
+        for of, weight in weights.items():
+            counts[of] += weight
     for of, letters in _LETTERS.items():
-        if of in counts and any(letter in lower for letter in letters):
-            counts[of] += 3
+        counts[of] += 3 * (counts[of] > 0 and any(letter in lower for letter in letters))
     if language:
-        counts[language] = counts.get(language, 0) + 1
-    return max(counts, key=lambda of: counts[of]) if counts else ""
+        counts[language] += 1
+    best = max(LANGUAGES, key=lambda of: counts[of])
+    return best if counts[best] else ""
 
 
 @cache
-def _telling() -> tuple[Mapping[str, Sequence[str]], Mapping[str, Sequence[tuple[str, str]]]]:
-    """The languages of the words, and of the stems by their first letters, that tell a language."""
-    wholes: dict[str, list[str]] = {}
-    stems: dict[str, list[tuple[str, str]]] = {}
+def _telling() -> tuple[Mapping[str, Sequence[tuple[str, int]]], Mapping[str, Sequence[tuple[str, str, int]]]]:
+    """The words, and the stems by their first letters, that tell a language, with their weights."""
+    wholes: dict[str, dict[str, int]] = {}
+    stems: dict[str, list[tuple[str, str, int]]] = {}
     for language in LANGUAGES:
-        for name, entry in entries_of(language) if language not in _DENSE else ():
+        for name, spelled in entries_of(language) if language not in _DENSE else ():
+            entry, weight = spelled.casefold(), 1 if name == "own" else 3
             if name not in _TELLING or " " in entry:
                 continue
             if entry.endswith("*"):
-                stems.setdefault(entry.casefold()[:-1][:_SHORTEST], []).append((entry.casefold()[:-1], language))
+                stems.setdefault(entry[:-1][:_SHORTEST], []).append((entry[:-1], language, weight))
             else:
-                wholes.setdefault(entry.casefold(), []).append(language)
-    return wholes, stems
+                weights = wholes.setdefault(entry, {})
+                weights[language] = max(weight, weights.get(language, 0))
+    return {word: tuple(weights.items()) for word, weights in wholes.items()}, stems

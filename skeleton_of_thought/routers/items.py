@@ -38,6 +38,8 @@ _FEWEST, _MOST = 3, 100
 """The fewest and the most items of a list."""
 _LONG, _LONG_ONE = 150, 400
 """Words of the average and of any item from which a question may be one about all of them together."""
+_FIRST = 3
+"""An instruction has its command within this many words."""
 _SHORT = 60
 """Characters of the longest item that names its answer in one line."""
 
@@ -104,8 +106,8 @@ def _instructs(line: str) -> bool:
     if not language:
         return False
     words = read_words(line, language)
-    first = [hit for name in ("strong", "weak", "each") for hit in words.hits.get(name, ()) if hit < 3]
-    return bool(first)
+    hits = [hit for name in ("strong", "weak", "each") for hit in words.hits.get(name, ())]
+    return any(words.unspaced or hit < _FIRST for hit in hits)
 
 
 def _judged(found: ListInText) -> ItemList | None:
@@ -148,15 +150,19 @@ def _each(words: Words) -> bool:
         if words.unspaced and words.within("using", sentence) and words.within("text", sentence):
             return False
         near = [
-            place
-            for name in ("using", "relative")
-            for place in words.within(name, sentence)
-            if at - 4 <= place < at
+            place for name in ("using", "relative") for place in words.within(name, sentence) if at - 4 <= place < at
         ]
         near = [place for place in near if words.comma not in words.words[place:at]]
+        # "A sentence with each word" is one of each, "a sentence that has each word" is not.
+        texts = ("text", "sentence") if words.within("relative", sentence) else ("text",)
+        alone = len(texts) == 1 and words.within("sentence", sentence)
         if near and (
-            any(place < min(near) for place in words.within("text", sentence))
-            or (max(near) >= at - 2 and any(place < min(near) for place in words.within("compose", sentence)))
+            any(place < min(near) for name in texts for place in words.within(name, sentence))
+            or (
+                not alone
+                and max(near) >= at - 2
+                and any(place < min(near) for place in words.within("compose", sentence))
+            )
         ):
             return False
     return words.has("each")

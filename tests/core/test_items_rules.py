@@ -2,436 +2,210 @@
 
 from __future__ import annotations
 
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
+from skeleton_of_thought.routers.item_lists import quotations
+from skeleton_of_thought.routers.item_words import FILE, entries_of, language_of, read_words
 from skeleton_of_thought.routers.items import find_items
+from skeleton_of_thought.routers.question import LANGUAGES, lexicon
 from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
+from skeleton_of_thought.types.items import Item
 
-ABC = "\n1. Alpha\n2. Beta\n3. Gamma"
-
-ITEMS = {
-    "en": [
-        f"Translate the following sentences into French:\n{ABC}",
-        "Correct the spelling in these sentences:\n\n- I recieve letters.\n- He beleives me.\n- Its late.",
-        "For each of these companies, give the year of its founding and its founder.\n\n* Apple\n* IBM\n* SAP",
-        "Classify the sentiment of each review as positive, negative or neutral:\n(1) Great!\n(2) Awful.\n(3) It is ok.",
-        "Rate each of these essay titles from 1 to 10 and say why.\na) On Rain\nb) My Dog\nc) War and Bread",
-        "Explain each of these terms in two sentences: inflation, deflation, stagflation.",
-        "Define the following terms:\nentropy\nenthalpy\nheat capacity",
-        "Give a synonym for each word: big, small, quick.",
-        "Give me the capital of each of these countries: France, Peru and Kenya",
-        "Answer the following questions:\n1. What is DNA?\n2. Why is the sky blue?\n3. Who wrote Faust?",
-        "Please answer each question briefly.\n\n1) Who painted Guernica?\n2) What is a quark?\n3) How do vaccines work?",
-        'Translate "good morning", "thank you" and "good night" into Italian.',
-        "What do these idioms mean?\n- to spill the beans\n- to bite the bullet\n- under the weather",
-        "Write a product description for each: red mug, blue lamp, green sofa",
-        "Write a short product description for each of the following items:\n• Red mug\n• Blue lamp\n• Green sofa",
-        "Fix the grammar of these sentences:\n\nHe go home.\nShe have a cat.\nThey was late.",
-        "Hello\nGoodbye\nThank you\n\nTranslate each of the lines above into German.",
-        "Rewrite each of the following sentences in the passive voice:\n1. Tom ate it.\n2. She saw us.\n3. We won it.",
-        "Summarize each of the following abstracts in one sentence.\n\nFirst we show that X.\n\nThen Y is proved.\n\nZ holds.",
-        "1. La casa es azul.\n2. Tengo hambre.\n3. Me gusta leer.\n\nTranslate these sentences into English.",
-        "Convert each temperature to Fahrenheit: 10 °C, 25 °C, 40 °C",
-        "Solve each equation:\n1. 2x + 3 = 7\n2. x - 4 = 9\n3. 5x = 35",
-        "Write a haiku about each of these seasons: spring, summer, autumn, winter.",
-        "Suggest a title for each of these plots:\n- A boy finds a dragon.\n- Two rivals fall in love.\n- A ship is lost.",
-        "Write a reply to each of these customer messages:\n\n1. Where is my order?\n2. The mug broke.\n3. Thanks a lot!",
-        "Can you translate these phrases to Japanese?\n- Nice to meet you\n- Where is the station?\n- One ticket, please",
-        "Extract the names of people from each sentence:\n1. Ann met Bob.\n2. Carl left.\n3. Dora saw Eve.",
-        "Paraphrase: 1) Time flies. 2) Love is blind. 3) Money talks.",
-        "For each topic below, write a one-paragraph introduction.\n\nSolar power\nWind power\nTidal power",
-        "I'll give you some words. Use each one in a sentence.\n- ubiquitous\n- laconic\n- arduous",
-        "Fact-check the following claims:\n1. Goldfish forget in 3 s.\n2. Bats are blind.\n3. Bulls hate red.",
-        "Review 1: Great hotel.\nReview 2: Dirty rooms.\nReview 3: Nice staff.\n\nRate each review from 1 to 5 stars.",
-        "Write meta descriptions for each of these pages:\n- Home\n- About us\n- Contact\n\nKeep each under 150 characters.",
-        "Tell me the plural of each noun: mouse, ox, child, die",
-        "For every country in this list, name the currency: Japan, Poland, Chile, Egypt",
-        "Generate three quiz questions for each of the following topics:\n1. Photosynthesis\n2. Magnetism\n3. Volcanoes",
-        "Describe each character in two sentences:\n- Hamlet\n- Ophelia\n- Polonius",
-        "Simplify these sentences for a child:\n\n1. The edifice collapsed.\n2. He perished.\n3. She was elated.",
-        "Translate each of these to German:\n\n1. I am here.\n\n2. You are there.\n\n3. We are late.",
-        "Identify the tense of each sentence.\n\n1. I ran.\n2. I run.\n3. I will run.",
-        "Conjugate these verbs in the present tense: être, avoir, aller",
-        "Give a one-line definition of each of the following: API, SDK, CLI",
-        "What is the chemical symbol of each of these elements: gold, silver, iron?",
-        "Translate this into French, Spanish and Mandarin: Good evening, my friends.",
-        "Where is the library?\n\nTranslate the sentence above into German, Dutch, and Swedish.",
-        'How do you say "thank you" in Japanese, Korean and Thai?',
-        "Write this function in Python, Go and Rust: it returns the n-th prime.",
-        "Implement binary search in Java, C++ and JavaScript.",
-        "Rewrite this email for a child, a lawyer and a poet:\n\nDear all, the meeting is moved to Monday.",
-        "Explain black holes to a 5-year-old, a teenager and a physicist.",
-        "Write a post about our new bakery for Twitter, LinkedIn and Instagram.",
-        "Write 5 different haikus about the sea.",
-        "Please write three separate short stories about a lost key.",
-        "Generate 4 unique product descriptions for a steel water bottle.",
-    ],
-    "de": [
-        f"Übersetze die folgenden Sätze ins Englische:{ABC}",
-        "Erkläre jeden dieser Begriffe in zwei Sätzen: Inflation, Deflation, Stagflation.",
-        "Bewerte jede Rezension von 1 bis 5:\n- Tolles Hotel!\n- Schmutzige Zimmer.\n- Ganz okay.",
-        "Korrigiere die Grammatik dieser Sätze:\n\nEr gehen nach Hause.\nSie hat ein Katze.\nWir war spät.",
-        "Beantworte die folgenden Fragen:\n1. Was ist DNA?\n2. Warum ist der Himmel blau?\n3. Wer schrieb Faust?",
-        "Nenne zu jedem Land die Hauptstadt: Peru, Kenia, Polen",
-        "Schreibe für jedes Produkt eine kurze Beschreibung:\n* Rote Tasse\n* Blaue Lampe\n* Grünes Sofa",
-        "Kannst du diese Sätze ins Französische übersetzen?\n1) Guten Tag.\n2) Ich habe Hunger.\n3) Wo ist der Bahnhof?",
-        "Übersetze „Guten Morgen“, „Danke“ und „Gute Nacht“ ins Italienische.",
-        "Rote Tasse\nBlaue Lampe\nGrünes Sofa\n\nSchreibe für jede Zeile einen Werbespruch.",
-        "Übersetze das ins Französische, Spanische und Italienische: Guten Abend, meine Freunde.",
-        "Erkläre Schwerkraft für ein Kind, einen Studenten und einen Physiker.",
-        "Schreibe fünf verschiedene Haikus über das Meer.",
-    ],
-    "fr": [
-        f"Traduis les phrases suivantes en anglais :{ABC}",
-        "Explique chacun de ces termes en deux phrases : inflation, déflation, stagflation.",
-        "Note chaque avis de 1 à 5 :\n- Superbe hôtel !\n- Chambres sales.\n- Correct.",
-        "Corrige la grammaire de ces phrases :\n\nIl aller à la maison.\nElle a une chat.\nNous était en retard.",
-        "Réponds aux questions suivantes :\n1. Qu'est-ce que l'ADN ?\n2. Pourquoi le ciel est-il bleu ?\n3. Qui a écrit Faust ?",
-        "Donne la capitale de chaque pays : Pérou, Kenya, Pologne",
-        "Rédige une courte description pour chaque produit :\n* Tasse rouge\n* Lampe bleue\n* Canapé vert",
-        "Pour chacune de ces entreprises, indique l'année de fondation :\n\nApple\nIBM\nSAP",
-        "Traduis « bonjour », « merci » et « bonne nuit » en italien.",
-        "Traduis ce message en anglais, espagnol et allemand : La réunion est reportée.",
-        "Explique la gravité à un enfant, à un étudiant et à un physicien.",
-        "Écris trois poèmes différents sur la mer.",
-    ],
-    "es": [
-        f"Traduce las siguientes oraciones al inglés:{ABC}",
-        "Explica cada uno de estos términos en dos frases: inflación, deflación, estanflación.",
-        "Califica cada reseña del 1 al 5:\n- ¡Gran hotel!\n- Habitaciones sucias.\n- Normal.",
-        "Corrige la gramática de estas frases:\n\nÉl ir a casa.\nElla tiene un casa.\nNosotros era tarde.",
-        "Responde a las siguientes preguntas:\n1. ¿Qué es el ADN?\n2. ¿Por qué el cielo es azul?\n3. ¿Quién escribió Fausto?",
-        "Da la capital de cada país: Perú, Kenia, Polonia",
-        "Escribe una breve descripción para cada producto:\n* Taza roja\n* Lámpara azul\n* Sofá verde",
-        "Para cada una de estas empresas, indica el año de fundación:\n\nApple\nIBM\nSAP",
-        "Traduce «buenos días», «gracias» y «buenas noches» al italiano.",
-        "Traduce este mensaje al inglés, francés y alemán: La reunión se aplaza.",
-        "Explica la gravedad a un niño, a un estudiante y a un físico.",
-        "Escribe cinco poemas diferentes sobre el mar.",
-    ],
-    "it": [
-        f"Traduci le seguenti frasi in inglese:{ABC}",
-        "Spiega ciascuno di questi termini in due frasi: inflazione, deflazione, stagflazione.",
-        "Valuta ogni recensione da 1 a 5:\n- Ottimo hotel!\n- Camere sporche.\n- Così così.",
-        "Correggi la grammatica di queste frasi:\n\nLui andare a casa.\nLei ha un casa.\nNoi era tardi.",
-        "Rispondi alle seguenti domande:\n1. Che cos'è il DNA?\n2. Perché il cielo è blu?\n3. Chi ha scritto il Faust?",
-        "Dai la capitale di ogni paese: Perù, Kenya, Polonia",
-        "Scrivi una breve descrizione per ogni prodotto:\n* Tazza rossa\n* Lampada blu\n* Divano verde",
-        "Per ciascuna di queste aziende indica l'anno di fondazione:\n\nApple\nIBM\nSAP",
-        "Traduci «buongiorno», «grazie» e «buonanotte» in francese.",
-        "Traduci questo messaggio in inglese, francese e tedesco: La riunione è rinviata.",
-        "Spiega la gravità a un bambino, a uno studente e a un fisico.",
-        "Scrivi cinque poesie diverse sul mare.",
-    ],
-    "pt": [
-        f"Traduza as seguintes frases para o inglês:{ABC}",
-        "Explique cada um destes termos em duas frases: inflação, deflação, estagflação.",
-        "Avalie cada resenha de 1 a 5:\n- Ótimo hotel!\n- Quartos sujos.\n- Razoável.",
-        "Corrija a gramática destas frases:\n\nEle ir para casa.\nEla tem um casa.\nNós era tarde.",
-        "Responda às seguintes perguntas:\n1. O que é DNA?\n2. Por que o céu é azul?\n3. Quem escreveu Fausto?",
-        "Dê a capital de cada país: Peru, Quênia, Polônia",
-        "Escreva uma breve descrição para cada produto:\n* Caneca vermelha\n* Lâmpada azul\n* Sofá verde",
-        "Para cada uma destas empresas, indique o ano de fundação:\n\nApple\nIBM\nSAP",
-        "Traduza “bom dia”, “obrigado” e “boa noite” para o italiano.",
-        "Traduza esta mensagem para o inglês, o francês e o alemão: A reunião foi adiada.",
-        "Explique a gravidade para uma criança, um estudante e um físico.",
-        "Escreva cinco poemas diferentes sobre o mar.",
-    ],
-    "nl": [
-        f"Vertaal de volgende zinnen naar het Engels:{ABC}",
-        "Leg elk van deze begrippen uit in twee zinnen: inflatie, deflatie, stagflatie.",
-        "Beoordeel elke recensie van 1 tot 5:\n- Geweldig hotel!\n- Vieze kamers.\n- Gaat wel.",
-        "Verbeter de grammatica van deze zinnen:\n\nHij gaan naar huis.\nZij heeft een katten.\nWij was laat.",
-        "Beantwoord de volgende vragen:\n1. Wat is DNA?\n2. Waarom is de lucht blauw?\n3. Wie schreef Faust?",
-        "Geef de hoofdstad van elk land: Peru, Kenia, Polen",
-        "Schrijf een korte beschrijving voor elk product:\n* Rode mok\n* Blauwe lamp\n* Groene bank",
-        "Noem voor elk van deze bedrijven het jaar van oprichting:\n\nApple\nIBM\nSAP",
-        "Vertaal “goedemorgen”, “bedankt” en “welterusten” naar het Italiaans.",
-        "Vertaal dit bericht naar het Engels, Frans en Duits: De vergadering is uitgesteld.",
-        "Leg zwaartekracht uit aan een kind, een student en een natuurkundige.",
-        "Schrijf vijf verschillende gedichten over de zee.",
-    ],
-    "ru": [
-        f"Переведи следующие предложения на английский:{ABC}",
-        "Объясни каждый из этих терминов в двух предложениях: инфляция, дефляция, стагфляция.",
-        "Оцени каждый отзыв от 1 до 5:\n- Отличный отель!\n- Грязные номера.\n- Нормально.",
-        "Исправь грамматику в этих предложениях:\n\nОн идти домой.\nОна имеет кошка.\nМы был поздно.",
-        "Ответь на следующие вопросы:\n1. Что такое ДНК?\n2. Почему небо голубое?\n3. Кто написал «Фауста»?",
-        "Назови столицу каждой страны: Перу, Кения, Польша",
-        "Напиши краткое описание для каждого товара:\n* Красная кружка\n* Синяя лампа\n* Зелёный диван",
-        "Для каждой из этих компаний укажи год основания:\n\nApple\nIBM\nSAP",
-        "Переведи «доброе утро», «спасибо» и «спокойной ночи» на итальянский.",
-        "Переведи это сообщение на английский, французский и немецкий: Встреча перенесена.",
-        "Объясни гравитацию для ребёнка, студента и физика.",
-        "Напиши пять разных хокку о море.",
-    ],
-    "zh": [
-        f"请把下列句子翻译成英语：{ABC}",
-        "请分别解释以下概念：通货膨胀、通货紧缩、滞胀。",
-        "给每条评论打分（1到5分）：\n- 酒店很棒！\n- 房间很脏。\n- 还可以。",
-        "改正下列句子中的语法错误：\n\n他昨天去学校了吗是。\n我们吃饭了在家。\n她很喜欢了猫。",
-        "回答下列问题：\n1. 什么是DNA？\n2. 天空为什么是蓝色的？\n3. 谁写了《浮士德》？",
-        "写出每个国家的首都：秘鲁、肯尼亚、波兰",
-        "为每个产品写一句广告语：\n1、红色杯子\n2、蓝色台灯\n3、绿色沙发",
-        "把“早上好”、“谢谢”、“晚安”翻译成法语。",
-        "把这条消息翻译成英语、法语和德语：会议推迟了。",
-        "写五首不同的关于大海的俳句。",
-    ],
-    "ja": [
-        f"次の文を英語に翻訳してください。{ABC}",
-        "次の用語をそれぞれ説明してください：インフレ、デフレ、スタグフレーション",
-        "各レビューを1から5で評価してください。\n・素晴らしいホテル！\n・部屋が汚い。\n・普通です。",
-        "以下の質問に答えてください。\n1. DNAとは何ですか？\n2. 空はなぜ青いのですか？\n3. 『ファウスト』を書いたのは誰ですか？",
-        "それぞれの国の首都を教えてください：ペルー、ケニア、ポーランド",
-        "各商品の短い説明文を書いてください。\n1．赤いマグカップ\n2．青いランプ\n3．緑のソファ",
-        "「おはよう」「ありがとう」「おやすみ」をフランス語に翻訳してください。",
-        "このメッセージを英語、フランス語、ドイツ語に翻訳してください：会議は延期されました。",
-        "海について異なる俳句を5つ作ってください。",
-    ],
-}
-
-OTHERS = {
-    "en": [
-        f"Rank the following from best to worst:{ABC}",
-        f"Compare these three approaches:{ABC}",
-        f"Translate the following sentences and combine them into one paragraph:{ABC}",
-        f"Which of these is the largest?{ABC}",
-        f"Sort these words alphabetically:{ABC}",
-        f"Write a story that uses each of these words:{ABC}",
-        f"Write a short story with the following characters:{ABC}",
-        f"Write an essay that covers the following points:{ABC}",
-        f"Explain each of these terms in a table:{ABC}",
-        f"Translate each word and return the result as JSON:{ABC}",
-        f"What do these have in common?{ABC}",
-        f"Group these animals into mammals and birds:{ABC}",
-        f"Classify these animals into mammals and birds:{ABC}",
-        f"Count the vowels in these words and give the total:{ABC}",
-        f"Match each word with its definition:{ABC}",
-        f"Choose the best title and explain why:{ABC}",
-        f"Write a sentence for each word without repeating the previous one:{ABC}",
-        f"Summarize these reviews:{ABC}",
-        f"Summarize the following notes:{ABC}",
-        f"Merge these three sentences into one:{ABC}",
-        f"Continue this list:{ABC}",
-        f"Write a poem using each of these words:{ABC}",
-        f"Make a cake with these ingredients:{ABC}",
-        f"Plan a trip to Rome. Requirements:{ABC}",
-        f"Explain the difference between each of these:{ABC}",
-        f"Explain how these parts work together:{ABC}",
-        f"Which option is right? Explain your answer.{ABC}",
-        f"Explain why these three countries went to war:{ABC}",
-        f"Create a schedule with time for each of these tasks:{ABC}",
-        f"Write a report with a section on each of these topics:{ABC}",
-        f"Remove the duplicates from this list:{ABC}",
-        f"Is this plan realistic?{ABC}",
-        f"What is the average of these numbers?\n1. 12\n2. 15\n3. 18",
-        "Answer these questions:\n1. What is DNA?\n2. Why is that important?\n3. Who found it?",
-        "Answer the questions.\n1. What is a prime?\n2. Give an example of one.\n3. Are they infinite?",
-        "What is the difference between \"affect\", \"effect\" and \"impact\"?",
-        "Translate this poem into German:\n\nThe sun is low,\nthe wind is high,\nI have to go,\nI don't know why.",
-        "Translate into German:\n\nDear Ann,\nthank you for the flowers.\nSee you soon,\nBob",
-        "Explain this code:\n\nfor i in range(3):\n    print(i)\nprint('done')",
-        "Summarize this chat:\nAnn: Hi!\nBob: Hello Ann.\nAnn: Lunch?\nBob: Sure.",
-        "Explain the following recipe:\n1. Beat the eggs.\n2. Add milk.\n3. Fry it.",
-        "Translate this recipe into French:\n1. Beat the eggs.\n2. Add milk.\n3. Fry it.",
-        "Answer the following question:\nWhich gas do plants take in?\nA) Oxygen\nB) Carbon dioxide\nC) Helium",
-        "What are the main differences between Python, Java and Go?",
-        "What are three different ways to cook eggs?",
-        "Give me 5 different ideas for a birthday party.",
-        "Suggest 10 different names for a cat.",
-        "Name three different poems by Goethe.",
-        "Write 3 different poems and then choose the best one.",
-        "Write five different short stories that are connected to each other.",
-        "Translate this from French, Spanish or Italian into English: ciao",
-        "Write a website in HTML, CSS and JavaScript.",
-        "Build a web app in Python and JavaScript.",
-        "Compare loops in Python, Go and Rust.",
-        "Write a dialogue between a child, a lawyer and a poet.",
-        "Write a text in a friendly, professional and concise tone.",
-        "How do I learn French, Spanish and German at the same time?",
-        "I like apples, pears and plums. What else should I try?",
-        "My symptoms are:\n- headache\n- fever\n- cough\nWhat do I have?",
-        "Here are my grades each semester:\n- 3.2\n- 3.5\n- 3.9\nWrite a summary of my progress.",
-        "Improve my resume:\n- Managed a team\n- Built a shop\n- Cut costs",
-        "Explain how to do this:\n1. Open the box\n2. Take out the parts\n3. Connect them",
-        "Write a cover letter. I have these skills: Python, SQL, writing.",
-        "Given the following facts, who is the thief?\n1. Ann lies.\n2. Bob is out.\n3. Carl has a key.",
-        "Describe the relationship between these words: cat, dog, mouse",
-        "Put the following events in chronological order:\n1. WW2\n2. Moon landing\n3. WW1",
-        "Create a quiz about these topics: history, art, music",
-        "Write one sentence that contains each of these words: cat, hat, mat",
-        "Find the odd one out: apple, pear, carrot",
-        "Explain the joke:\n- Why did the chicken cross the road?\n- To get to the other side.\n- Ha.",
-        "Act as a teacher. Rules:\n- Be kind\n- Be brief\n- Explain everything\nWhat is gravity?",
-        "Describe a day in the life of a baker, a smith and a farmer.",
-        "What happened in 1914, 1918 and 1939?",
-        "Correct this text:\n\nHe go home. She have a cat.\n\nThey was late. It rain.",
-    ],
-    "de": [
-        f"Vergleiche diese drei Ansätze:{ABC}",
-        f"Ordne die folgenden Ereignisse chronologisch:{ABC}",
-        f"Schreibe eine Geschichte mit jedem dieser Wörter:{ABC}",
-        f"Welche dieser Städte ist am größten?{ABC}",
-        f"Fasse diese Rezensionen zusammen:{ABC}",
-        f"Erkläre jeden Begriff in einer Tabelle:{ABC}",
-        f"Schreibe einen Aufsatz mit folgenden Stichpunkten:{ABC}",
-        f"Teile diese Tiere in Gruppen ein:{ABC}",
-        f"Was haben diese Begriffe gemeinsam?{ABC}",
-        f"Backe einen Kuchen mit diesen Zutaten:{ABC}",
-        "Beantworte die Fragen:\n1. Was ist DNA?\n2. Warum ist das wichtig?\n3. Wer hat sie entdeckt?",
-        "Was ist der Unterschied zwischen „das“, „dass“ und „was“?",
-        "Übersetze dieses Gedicht ins Englische:\n\nDie Sonne sinkt,\nder Wind ist hoch,\nich gehe fort.",
-        "Nenne fünf verschiedene Gründe, Latein zu lernen.",
-        "Ich mag Äpfel, Birnen und Pflaumen. Was noch?",
-        "Übersetze aus dem Französischen, Spanischen oder Italienischen ins Deutsche: ciao",
-    ],
-    "fr": [
-        f"Compare ces trois approches :{ABC}",
-        f"Classe ces villes par ordre de taille :{ABC}",
-        f"Écris une histoire qui contient chacun de ces mots :{ABC}",
-        f"Laquelle de ces villes est la plus grande ?{ABC}",
-        f"Résume ces avis :{ABC}",
-        f"Explique chaque terme dans un tableau :{ABC}",
-        f"Écris une dissertation avec les points suivants :{ABC}",
-        f"Regroupe ces animaux par catégorie :{ABC}",
-        f"Qu'ont ces mots en commun ?{ABC}",
-        f"Fais un gâteau avec ces ingrédients :{ABC}",
-        "Réponds aux questions :\n1. Qu'est-ce que l'ADN ?\n2. Pourquoi est-ce que c'est important ?\n3. Qui l'a découvert ?",
-        "Quelle est la différence entre « ce », « se » et « ceux » ?",
-        "Traduis ce poème en anglais :\n\nLe soleil tombe,\nle vent se lève,\nje dois partir.",
-        "Donne cinq raisons différentes d'apprendre le latin.",
-        "J'aime les pommes, les poires et les prunes. Quoi d'autre ?",
-    ],
-    "es": [
-        f"Compara estos tres enfoques:{ABC}",
-        f"Ordena estas palabras alfabéticamente:{ABC}",
-        f"Escribe un cuento que use cada una de estas palabras:{ABC}",
-        f"¿Cuál de estas ciudades es la más grande?{ABC}",
-        f"Resume estas reseñas:{ABC}",
-        f"Explica cada término en una tabla:{ABC}",
-        f"Escribe un ensayo con los siguientes puntos:{ABC}",
-        f"Agrupa estos animales por categorías:{ABC}",
-        f"¿Qué tienen en común estas palabras?{ABC}",
-        f"Haz un pastel con estos ingredientes:{ABC}",
-        "Responde a las preguntas:\n1. ¿Qué es el ADN?\n2. ¿Por qué es importante eso?\n3. ¿Quién lo descubrió?",
-        "¿Cuál es la diferencia entre «por», «para» y «a»?",
-        "Traduce este poema al inglés:\n\nEl sol se pone,\nel viento sube,\ntengo que irme.",
-        "Dame cinco razones diferentes para aprender latín.",
-        "Me gustan las manzanas, las peras y las ciruelas. ¿Qué más?",
-    ],
-    "it": [
-        f"Confronta questi tre approcci:{ABC}",
-        f"Metti in ordine alfabetico queste parole:{ABC}",
-        f"Scrivi una storia che contenga ciascuna di queste parole:{ABC}",
-        f"Quale di queste città è la più grande?{ABC}",
-        f"Riassumi queste recensioni:{ABC}",
-        f"Spiega ogni termine in una tabella:{ABC}",
-        f"Scrivi un tema con i seguenti punti:{ABC}",
-        f"Raggruppa questi animali per categorie:{ABC}",
-        f"Che cosa hanno in comune queste parole?{ABC}",
-        f"Fai una torta con questi ingredienti:{ABC}",
-        "Rispondi alle domande:\n1. Che cos'è il DNA?\n2. Perché questo è importante?\n3. Chi l'ha scoperto?",
-        "Qual è la differenza tra «da», «di» e «a»?",
-        "Traduci questa poesia in inglese:\n\nIl sole scende,\nil vento sale,\ndevo andare.",
-        "Dammi cinque motivi diversi per imparare il latino.",
-        "Mi piacciono le mele, le pere e le prugne. Che altro?",
-    ],
-    "pt": [
-        f"Compare estas três abordagens:{ABC}",
-        f"Coloque estas palavras em ordem alfabética:{ABC}",
-        f"Escreva uma história que use cada uma destas palavras:{ABC}",
-        f"Qual destas cidades é a maior?{ABC}",
-        f"Resuma estas avaliações:{ABC}",
-        f"Explique cada termo em uma tabela:{ABC}",
-        f"Escreva uma redação com os seguintes pontos:{ABC}",
-        f"Agrupe estes animais por categorias:{ABC}",
-        f"O que estas palavras têm em comum?{ABC}",
-        f"Faça um bolo com estes ingredientes:{ABC}",
-        "Responda às perguntas:\n1. O que é DNA?\n2. Por que isso é importante?\n3. Quem o descobriu?",
-        "Qual é a diferença entre “por”, “para” e “a”?",
-        "Traduza este poema para o inglês:\n\nO sol se põe,\no vento sobe,\ntenho que ir.",
-        "Dê cinco razões diferentes para aprender latim.",
-        "Gosto de maçãs, peras e ameixas. O que mais?",
-    ],
-    "nl": [
-        f"Vergelijk deze drie benaderingen:{ABC}",
-        f"Zet deze woorden op alfabetische volgorde:{ABC}",
-        f"Schrijf een verhaal dat elk van deze woorden gebruikt:{ABC}",
-        f"Welke van deze steden is het grootst?{ABC}",
-        f"Vat deze recensies samen:{ABC}",
-        f"Leg elk begrip uit in een tabel:{ABC}",
-        f"Schrijf een essay met de volgende punten:{ABC}",
-        f"Verdeel deze dieren in groepen:{ABC}",
-        f"Wat hebben deze woorden gemeen?{ABC}",
-        f"Bak een taart met deze ingrediënten:{ABC}",
-        "Beantwoord de vragen:\n1. Wat is DNA?\n2. Waarom is dat belangrijk?\n3. Wie heeft het ontdekt?",
-        "Wat is het verschil tussen “hen”, “hun” en “ze”?",
-        "Vertaal dit gedicht naar het Engels:\n\nDe zon gaat onder,\nde wind steekt op,\nik moet gaan.",
-        "Geef vijf verschillende redenen om Latijn te leren.",
-        "Ik hou van appels, peren en pruimen. Wat nog meer?",
-    ],
-    "ru": [
-        f"Сравни эти три подхода:{ABC}",
-        f"Расположи эти слова в алфавитном порядке:{ABC}",
-        f"Напиши рассказ, в котором используется каждое из этих слов:{ABC}",
-        f"Какой из этих городов самый большой?{ABC}",
-        f"Обобщи эти отзывы:{ABC}",
-        f"Объясни каждый термин в таблице:{ABC}",
-        f"Напиши сочинение по следующим пунктам:{ABC}",
-        f"Раздели этих животных на группы:{ABC}",
-        f"Что общего у этих слов?{ABC}",
-        f"Испеки торт из этих ингредиентов:{ABC}",
-        "Ответь на вопросы:\n1. Что такое ДНК?\n2. Почему это важно?\n3. Кто её открыл?",
-        "В чём разница между «кто», «что» и «который»?",
-        "Переведи это стихотворение на английский:\n\nСолнце садится,\nветер встаёт,\nмне пора.",
-        "Назови пять разных причин учить латынь.",
-        "Я люблю яблоки, груши и сливы. Что ещё?",
-    ],
-    "zh": [
-        f"比较以下三种方法：{ABC}",
-        f"把下列单词按字母顺序排列：{ABC}",
-        f"用下列每个词写一个故事：{ABC}",
-        f"下列城市中哪个最大？{ABC}",
-        f"总结以下评论：{ABC}",
-        f"用表格解释每个概念：{ABC}",
-        f"根据以下要点写一篇文章：{ABC}",
-        f"把下列动物分类：{ABC}",
-        f"这些词有什么共同点？{ABC}",
-        f"用这些食材做一个蛋糕：{ABC}",
-        "回答问题：\n1. 什么是DNA？\n2. 它为什么重要？\n3. 谁发现了它？",
-        "“的”、“地”和“得”有什么区别？",
-        "把这首诗翻译成英语：\n\n床前明月光，\n疑是地上霜。\n举头望明月，\n低头思故乡。",
-        "给出五个不同的学习拉丁语的理由。",
-        "我喜欢苹果、梨和李子，还有什么推荐？",
-    ],
-    "ja": [
-        f"次の三つの方法を比較してください。{ABC}",
-        f"次の単語をアルファベット順に並べてください。{ABC}",
-        f"次の単語をそれぞれ使って一つの物語を書いてください。{ABC}",
-        f"次の都市の中で一番大きいのはどれですか？{ABC}",
-        f"次のレビューをまとめてください。{ABC}",
-        f"各用語を表にして説明してください。{ABC}",
-        f"次の要点をもとに記事を書いてください。{ABC}",
-        f"次の動物を分類してください。{ABC}",
-        f"これらの単語の共通点は何ですか？{ABC}",
-        f"次の材料でケーキを作ってください。{ABC}",
-        "質問に答えてください。\n1. DNAとは何ですか？\n2. それはなぜ重要ですか？\n3. 誰が発見しましたか？",
-        "「は」「が」「を」の違いは何ですか？",
-        "この詩を英語に翻訳してください。\n\n古池や\n蛙飛びこむ\n水の音",
-        "ラテン語を学ぶ異なる理由を5つ挙げてください。",
-        "りんご、梨、ももが好きです。他に何がいいですか？",
-    ],
-}
+DATA = Path(__file__).parent.parent / "data" / "item_questions.csv"
+ROWS = [
+    (row["language"], row["label"], row["question"].replace("\\n", "\n"))
+    for row in csv.DictReader(DATA.read_text("utf-8").splitlines())
+]
+ITEMS = [(language, question) for language, label, question in ROWS if label == "items"]
+OTHERS = [(language, question) for language, label, question in ROWS if label == "other"]
+LIST = "Translate these sentences into French:"
 
 
-@pytest.mark.parametrize(("language", "question"), [(of, text) for of, texts in ITEMS.items() for text in texts])
-def test_items_are_found_and_nothing_of_the_question_is_lost(language, question):
+def words_in(text: str) -> Counter[str]:
+    return Counter(re.findall(r"[^\W\d_]{2,}|[\u3040-\u9fff]", text.casefold()))
+
+
+def marks(question: str) -> list[str]:
     found = find_items(question)
     assert found is not None
-    assert found.language == language
-    assert MAY_HOLD_ITEMS.search(question)
+    return [point.mark for point in found.points]
 
 
-@pytest.mark.parametrize("question", [text for texts in OTHERS.values() for text in texts])
-def test_look_alikes_are_no_items(question):
+# --- which questions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_items_are_found_in_their_language(language):
+    missed = [text for of, text in ITEMS if of == language and getattr(find_items(text), "language", "") != language]
+    assert not missed
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_look_alikes_are_no_items(language):
+    assert not [text for of, text in OTHERS if of == language and find_items(text) is not None]
+
+
+def test_the_cheap_test_finds_all_items():
+    assert all(MAY_HOLD_ITEMS.search(text) for _, text in ITEMS)
+    assert not any(
+        MAY_HOLD_ITEMS.search(text)
+        for text in (
+            "What are the benefits of tea?",
+            "Why is the sky blue and the sunset red?",
+            "Wie bleibe ich bei der Arbeit motiviert?",
+            "怎样学好英语？",
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "",
+        "\n",
+        ":",
+        "1.",
+        "1. a\n2. b\n3. c",
+        "\ud800\n1. \udfff\n2. b\n3. c",
+        "Translate these sentences:\n1. a\n2. b\n2. c",
+        "Translate these sentences:\n1. a\n2. b",
+        "Translate these sentences:\n1. a\n\n2.\n\n3. c",
+        f"{LIST}\n" + "\n".join(f"{n}. word" for n in range(1, 102)),
+        f"{LIST}\n1. a\n2. b\n3. c\n\nAnd then these:\n1. d\n2. e\n3. f",
+        "Summarize the following texts:\n" + "\n".join(f"{n}. " + "word " * 200 for n in range(1, 4)),
+        f"{LIST}\n" + "- a\n" * 30_000,
+    ],
+)
+def test_what_is_no_list_of_items_is_refused_without_an_error(question):
     assert find_items(question) is None
+
+
+def test_long_items_are_fine_if_the_question_says_each():
+    question = "Summarize each of the following texts:\n\n" + "\n\n".join(f"{n}. " + "word " * 200 for n in range(1, 4))
+    found = find_items(question)
+    assert [len(point.ask.split()) for point in found.points] == [200] * 3
+
+
+# --- what is found --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("language", "question"), ITEMS)
+def test_nothing_of_the_question_is_lost(language, question):
+    found = find_items(question)
+    said = words_in(found.instruction)
+    for point in found.points:
+        assert point.title
+        assert point.title == " ".join(point.title.split())
+        said |= words_in(point.ask) if found.form == "targets" else Counter()
+        said += words_in(f"{point.ask} {point.mark}") if found.form == "list" else Counter()
+    missing = words_in(question) - said
+    # Words between the items, and the number of targets.
+    assert sum(missing.values()) <= {"list": 1, "targets": 3, "different": 0}[found.form], missing
+    assert [point.index for point in found.points] == list(range(1, len(found.points) + 1))
+
+
+def test_marks_and_tightness_are_those_of_the_list():
+    assert marks(f"{LIST}\n(1) One.\n(2) Two.\n(3) Three.") == ["(1)", "(2)", "(3)"]
+    assert marks(f"{LIST}\na) One.\nb) Two.\nc) Three.") == ["a)", "b)", "c)"]
+    assert marks(f"{LIST}\n• One.\n• Two.\n• Three.") == ["•"] * 3
+    assert marks(f"{LIST}\n\nOne is here.\nTwo are there.\nThree come.") == [""] * 3
+    assert marks("Define each word: cat, dog and cow") == ["cat:", "dog:", "cow:"]
+    assert marks("请翻译下列句子：\n1、你好。\n2、谢谢。\n3、再见。") == ["1、", "2、", "3、"]
+    tight = find_items(f"{LIST}\n1. One.\n2. Two.\n3. Three.")
+    loose = find_items(f"{LIST}\n\n1. One.\n\n2. Two.\n\n3. Three.")
+    assert {point.tight for point in tight.points} == {True}
+    assert {point.tight for point in loose.points} == {False}
+
+
+def test_an_item_keeps_its_lines_and_the_words_around_the_list_are_the_instruction():
+    found = find_items("Explain each command:\n1. ls\n   lists files\n2. cd\n   goes elsewhere\n3. rm\n\nBe brief.")
+    assert found.instruction == "Explain each command:\n\nBe brief."
+    assert found.points[0] == Item(1, "ls lists files", mark="1.", tight=True, ask="ls\n   lists files")
+    assert found.points[2].ask == "rm"
+
+
+def test_a_quoted_row_leaves_a_gap_in_the_instruction():
+    found = find_items("Translate “good day”, “thank you” and “bye” into Polish.")
+    assert found.instruction == "Translate … into Polish."
+    assert [point.title for point in found.points] == ["good day", "thank you", "bye"]
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "asks"),
+    [
+        (
+            "Translate this into French, Spanish and Mandarin: Hello there.",
+            "Hello there.",
+            ["Translate this into French.", "Translate this into Spanish.", "Translate this into Mandarin."],
+        ),
+        (
+            "Good night.\n\nTranslate the text above into two languages: Thai, Dutch",
+            "Good night.",
+            None,
+        ),
+        (
+            "Rewrite this email for a child, a lawyer and a poet:\n\nDear all, we meet on Monday.",
+            "Dear all, we meet on Monday.",
+            [f"Rewrite this email for a {who}." for who in ("child", "lawyer", "poet")],
+        ),
+        (
+            'How do you say "Hi. How are you?" in Thai and Dutch?',
+            "",
+            ['How do you say "Hi. How are you?" in Thai?', 'How do you say "Hi. How are you?" in Dutch?'],
+        ),
+        ("把这句话翻译成英语和法语：我很高兴。", "我很高兴。", ["把这句话翻译成英语。", "把这句话翻译成法语。"]),
+    ],
+)
+def test_each_target_has_an_instruction_of_its_own(question, context, asks):
+    found = find_items(question)
+    if asks is None:
+        assert found is None
+        return
+    assert (found.form, found.instruction) == ("targets", context)
+    assert [point.ask for point in found.points] == asks
+    assert all(point.mark == f"{point.title}:" for point in found.points)
+
+
+def test_different_texts_have_the_whole_question_and_a_number():
+    question = "Write three different limericks about cats."
+    found = find_items(question)
+    assert (found.form, found.instruction) == ("different", question)
+    assert [(point.mark, point.ask) for point in found.points] == [("1.", ""), ("2.", ""), ("3.", "")]
+    assert find_items("Write 21 different limericks about cats.") is None
+    assert find_items("Write three different limericks about cats, no two alike.") is None
+
+
+# --- the lexicon ----------------------------------------------------------------------------------
+
+
+def test_the_lexicon_has_the_same_classes_in_every_language():
+    needed = {
+        "each",
+        "strong",
+        "weak",
+        "things",
+        "one",
+        "whole",
+        "unless",
+        "neighbour",
+        "refers",
+        "tongue",
+        "different",
+    }
+    assert set(lexicon(FILE)) == {"all", *LANGUAGES}
+    for language in LANGUAGES:
+        assert needed <= {name for name, _ in entries_of(language)}, language
+
+
+def test_words_are_read_in_sentences_and_phrases_have_gaps():
+    words = read_words("Classify these animals into groups. Then stop.", "en")
+    assert words.has("unless")
+    assert words.sentence[-1] == 1
+    assert not read_words("Classify these animals. Then go into it.", "en").has("unless")
+    assert language_of("Übersetze:") == "de"
+    assert quotations("a “b” c") == [(2, 5)]
