@@ -316,7 +316,9 @@ _ENDS = re.compile(r"[.!?。！？]+(?=\s|$|[^\x00-\x7f])")
 
 def pieces(text: str) -> ListInText | None:
     """The pieces between commas or semicolons after the last colon, up to the end of their sentence."""
-    colon = max(text.rfind(":"), text.rfind("："))
+    colon = max(map(text.rfind, ":："))
+    if colon < 0:
+        colon = max(map(text.rfind, "?？"))
     if colon < 0:
         return None
     body = text[colon + 1 :].strip()

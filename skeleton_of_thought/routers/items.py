@@ -38,6 +38,8 @@ _FEWEST, _MOST = 3, 100
 """The fewest and the most items of a list."""
 _LONG, _LONG_ONE = 150, 400
 """Words of the average and of any item from which a question may be one about all of them together."""
+_LEAD = 300
+"""Characters before a list that are read for what introduces it."""
 _FIRST = 3
 """An instruction has its command within this many words."""
 _SHORT = 60
@@ -63,7 +65,9 @@ def find_items(text: str) -> ItemList | None:
     if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text) or text.count("\n") > _LINES:
         return None
     text = text.replace("\r\n", "\n").strip()
-    return _as_list(text) or find_targets(text) or find_different(text)
+    if (found := _as_list(text)) is not None or _LABEL.search(text[:_INSTRUCTION]):
+        return found
+    return find_targets(text) or find_different(text)
 
 
 # --- lists ----------------------------------------------------------------------------------------
@@ -89,7 +93,7 @@ def _lists(text: str) -> Iterator[ListInText]:
 def _shape(found: ListInText) -> bool:
     """Whether an unmarked list has the shape of one: short pieces, or lines of a kind."""
     if found.kind == "commas":
-        return all(len(item) <= _SHORT for item in found.items) or (
+        return len(found.lead) + len(found.tail) <= 2 * _LEAD and all(len(item) <= _SHORT for item in found.items) or (
             found.lead.count("\n") == 0 and all(len(item) <= 200 for item in found.items)
         )
     return True
@@ -121,6 +125,8 @@ def _judged(found: ListInText) -> ItemList | None:
     words = read_words(instruction, language)
     if words.has("whole", "neighbour"):
         return None
+    if any(map(_LABEL.search, (found.lead, found.tail))) or not _introduces(found, language):
+        return None
     each = _each(words) or (words.has("both") and len(found.items) == 2)
     plural = _acts_on_several(words)
     if each:
@@ -141,6 +147,30 @@ def _instruction(found: ListInText) -> str:
         between = " … " if found.inline and not found.lead.endswith((":", "：")) else "\n\n"
         return f"{found.lead}{between}{found.tail}"
     return found.lead or found.tail
+
+
+_LABEL = re.compile(
+    r"^[\s>#*\[<]*(?:question|query|context|passages?|docs?|documents?|sources?|thought|action|answer|user|human|assistant|"
+    r"tools|system|frage|kontext|antwort|contexte|réponse|pregunta|contexto|respuesta|domanda|contesto|risposta|pergunta|"
+    r"resposta|vraag|antwoord|вопрос|контекст|ответ|问题|上下文|回答|質問|文脈)[\]\s*>]*[:：]|<<<|\"\"\"",
+    re.I | re.M,
+)
+"""What prompts have that present a question, documents or a dialogue: their lists are parts of those."""
+
+
+def _introduces(found: ListInText, language: str) -> bool:
+    """Whether the words right before a list may be those of a list of items."""
+    words = read_words(found.lead[-_LEAD:], language)
+    last = max((words.sentence[at] for at, word in enumerate(words.words) if word.isalnum()), default=0)
+    if words.within("options", last):
+        return False
+    if words.within("each", last) or words.within("things", last) or (found.tail and not found.lead):
+        return True
+    if found.kind == "commas":
+        return False
+    first = (read_words(item[:_LEAD], language) for item in found.items)
+    commands = sum(0 in words.hits.get(name, ()) for words in first for name in ("strong", "weak"))
+    return commands * 2 <= len(found.items)
 
 
 def _each(words: Words) -> bool:
@@ -202,8 +232,8 @@ _CELLS = re.compile(r"\|[^|\n]*\||\t[^\t\n]*\t")
 def _are_items(found: ListInText, words: Words, language: str, each: bool) -> bool:
     """Whether the pieces of a list can stand alone."""
     items = found.items
-    fewest = _FEWEST if not each else 2
-    if not fewest <= len(items) <= _MOST or any(not _has_text(item) for item in items):
+    long = found.kind != "commas" and min(map(len, items)) > _SHORT
+    if not (2 if each and long else _FEWEST) <= len(items) <= _MOST or any(not _has_text(item) for item in items):
         return False
     counts = [len(words_of(item)) for item in items]
     if not each and (sum(counts) > _LONG * len(items) or max(counts) > _LONG_ONE):
