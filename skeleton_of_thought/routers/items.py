@@ -18,6 +18,7 @@ from skeleton_of_thought.routers.item_lists import (
     lines_before,
     marked,
     pieces,
+    quotations,
     quoted,
 )
 from skeleton_of_thought.routers.item_targets import find_different, find_targets
@@ -40,6 +41,8 @@ _LONG, _LONG_ONE = 150, 400
 """Words of the average and of any item from which a question may be one about all of them together."""
 _LEAD = 300
 """Characters before a list that are read for what introduces it."""
+_PIECE = 200
+"""Characters of the longest piece between commas."""
 _FIRST = 3
 """An instruction has its command within this many words."""
 _SHORT = 60
@@ -92,11 +95,14 @@ def _lists(text: str) -> Iterator[ListInText]:
 
 def _shape(found: ListInText) -> bool:
     """Whether an unmarked list has the shape of one: short pieces, or lines of a kind."""
-    if found.kind == "commas":
-        return len(found.lead) + len(found.tail) <= 2 * _LEAD and all(len(item) <= _SHORT for item in found.items) or (
-            found.lead.count("\n") == 0 and all(len(item) <= 200 for item in found.items)
-        )
-    return True
+    if found.kind != "commas":
+        return True
+    longest = max(map(len, found.items))
+    return (
+        len(found.lead) + len(found.tail) <= 2 * _LEAD
+        and longest <= (_PIECE if "\n" not in found.lead else _SHORT)
+        and not any(quotations(item) or '"' in item for item in found.items)
+    )
 
 
 def _is_part(line: str) -> bool:
@@ -164,9 +170,11 @@ def _introduces(found: ListInText, language: str) -> bool:
     last = max((words.sentence[at] for at, word in enumerate(words.words) if word.isalnum()), default=0)
     if words.within("options", last):
         return False
+    if found.kind == "commas" and found.lead.endswith(("?", "？")):
+        return bool(words.within("each", last) and words.within("things", last) and not found.tail)
     if words.within("each", last) or words.within("things", last) or (found.tail and not found.lead):
         return True
-    if found.kind == "commas":
+    if found.kind == "commas" or len(found.lead) > 2 * _LEAD:
         return False
     first = (read_words(item[:_LEAD], language) for item in found.items)
     commands = sum(0 in words.hits.get(name, ()) for words in first for name in ("strong", "weak"))
