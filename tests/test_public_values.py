@@ -44,6 +44,8 @@ MACHINERY = {
     "skeleton_of_thought.adapters.adoption": "engines of models",
     "skeleton_of_thought.adapters.as_model": "calls under way",
     "skeleton_of_thought.ledger": "calls under way",
+    "skeleton_of_thought.routers.item_lists": "what is read of a question",
+    "skeleton_of_thought.routers.item_words": "what is read of a question",
     "skeleton_of_thought.plan_prompts": "templates of calls under way",
     "skeleton_of_thought.pickling": "what this file tests",
     "skeleton_of_thought.together": "calls under way",

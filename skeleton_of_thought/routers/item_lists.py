@@ -307,6 +307,8 @@ def quotations(text: str) -> list[tuple[int, int]]:
     return [found.span() for found in _QUOTED.finditer(text)]
 
 
+_MOST_PIECES = 200
+"""The most commas of a row."""
 _SEMICOLON = re.compile(r"[;；]")
 _COMMA = re.compile(r"[,，、]")
 _LAST = re.compile(rf"(?:^|\s){_AND}\s", re.I)
@@ -327,8 +329,7 @@ def pieces(text: str) -> ListInText | None:
     if "\n" in row:
         row, _, after = row.partition("\n")
         tail = f"{after}{body[end.start() : end.end()] if end else ''} {tail}".strip()
-    items = split_row(row)
-    if len(items) < 2:
+    if sum(map(row.count, ",，、;；")) > _MOST_PIECES or len(items := split_row(row)) < 2:
         return None
     return ListInText(text[: colon + 1].strip(), items, tail, "commas", inline=True)
 

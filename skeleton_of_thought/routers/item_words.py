@@ -99,6 +99,10 @@ def _found(words: Sequence[str], language: str) -> Iterable[tuple[int, int, str]
     phrases, stems = _table(language)
     for at, word in enumerate(words):
         for phrase, name in phrases.get(word, ()):
+            # Most phrases fail at their second word.
+            second = phrase[1] if len(phrase) > 1 else _GAP
+            if second != _GAP and second[-1] != "*" and words[at + 1 : at + 2] != [second]:
+                continue
             if (end := _end(words, at, phrase)) is not None:
                 yield at, end, name
         for stem, name in stems.get(word[:_SHORTEST], ()):

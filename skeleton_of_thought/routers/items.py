@@ -29,7 +29,7 @@ from skeleton_of_thought.types.items import Item, ItemList
 
 __all__ = ["find_items"]
 
-_LONGEST = 50_000
+_LONGEST = 40_000
 """Characters of the longest question that is read."""
 _LINES = 2000
 """Lines of the longest question that is read."""
