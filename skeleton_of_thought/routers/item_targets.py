@@ -73,7 +73,7 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     names = _BETWEEN.split(row) if language in _DENSE else split_row(row)
     targets = [_without(_toward(language), name) for name in names if name]
     points = tuple(
-        Item(index, name, mark=f"{name}:", ask=_ask(before, target, after, language))
+        Item(index, name, mark=f"{name}:", tight=True, ask=_ask(before, target, after, language))
         for index, target in enumerate(targets, 1)
         for name in (_without(_article(language), target),)
     )
