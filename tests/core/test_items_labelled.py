@@ -72,12 +72,18 @@ def test_prompts_of_the_routers_are_hardly_ever_split_wrongly(bench):
 
 def test_the_benchmark_counts_by_part_and_shows_only_what_may_be_seen(bench, tmp_path, capsys):
     asked, other = (
-        "Translate each word into French:\n- bread\n- salt",
+        "Translate each word into French:\n- bread\n- salt\n- rice",
         "Write one sentence with all of these words:\nbread",
     )
     rows = [
-        {"text": asked, "items": ["bread", "salt"], "form": "list", "kind": "words", "part": "seen"},
-        {"text": asked + "\n- oil", "items": ["bread", "salt", "tea"], "form": "list", "kind": "words", "part": "seen"},
+        {"text": asked, "items": ["bread", "salt", "rice"], "form": "list", "kind": "words", "part": "seen"},
+        {
+            "text": asked + "\n- oil",
+            "items": ["bread", "salt", "rice", "tea"],
+            "form": "list",
+            "kind": "words",
+            "part": "seen",
+        },
         {"text": asked + "\n- tea", "items": [], "form": "", "kind": "wrong", "part": "held_out"},
         {"text": other, "items": [], "form": "", "kind": "wrong", "part": "seen"},
     ]
