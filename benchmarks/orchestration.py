@@ -21,6 +21,9 @@ longest path of the delays of the plan and of the points, which differ. And the 
 only its plan is written, by models of `--rate` words a second: titles of 3 words, with and without notes of 12 words,
 against points of `--plan-words` words.
 
+Then an agent that looks something up first and answers in `--batch-points` points, alone and with `final="tool"` of
+`SkeletonOfThoughtMiddleware`, whose least time is that of two turns that call tools and of one point.
+
 Then follow the cost of streaming, as microseconds per token from `llm.stream` alone and through the chain, with models
 that do not wait, and the time to import `langchain_sot` after `langchain_core`'s runnables, chat models, prompts and
 output parsers, in new interpreters, from compiled files as in an installed package.
@@ -48,6 +51,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import agent_answers
 import waves
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -421,10 +425,19 @@ def main() -> None:
             f"{row['seconds']:>8.2f}{row['share']:>15.0%}",
             flush=True,
         )
+    in_agents = list(agent_answers.cells(args.batch_points, args.skeleton_seconds, args.point_seconds))
+    print(f"\n{'agent, points':<15}{'mode':<6}{'alone':>8}{'final=tool':>12}{'ideal':>8}{'over ms':>9}{'ratio':>7}")
+    for row in in_agents:
+        print(
+            f"{row['points']:<15}{row['mode']:<6}{row['alone']:>8.3f}{row['seconds']:>12.3f}{row['ideal']:>8.3f}"
+            f"{row['over_ms']:>9.1f}{row['ratio']:>7.2f}",
+            flush=True,
+        )
     streams, imports = streaming(args), importing(max(5, args.repeats))
     print("\nmicroseconds per token: " + ", ".join(f"{name} {value}" for name, value in streams.items()))
     print(f"import langchain_sot: {imports['over_langchain_core_ms']} ms over langchain_core")
     found = {"cells": rows, "us_per_token": streams, "import": imports, "waves": in_waves, "plan_share": shares}
+    found["agents"] = in_agents
     print(json.dumps({"benchmark": "orchestration", **found}))
 
 

@@ -53,7 +53,7 @@ def call_config(config: RunnableConfig, call: Call, waves: dict[int, int]) -> Ru
     metadata: dict[str, Any] = {"sot_stage": call.stage}
     name: str = "answer" if call.stage == "direct" else call.stage
     if call.point is not None:
-        name = f"point {call.point.index}: {call.point.title}"
+        name = f"point {call.point.index}: {call.point.title:.120}"  # an item may be long
         metadata |= {"sot_point": call.point.index, "sot_attempt": call.attempt}
         if waves or call.point.scope or call.point.depends_on:
             metadata |= {f"sot_{fact}": value for fact, value in plan_facts(call.point, waves).items()}

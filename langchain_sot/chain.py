@@ -188,6 +188,8 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         graph_prompt: The same with `planning="graph"`.
         opening_prompt: The same for the prompt of the opening; placeholders as for `merge_prompt`.
         closing_prompt: The same for the prompt of the closing.
+        item_prompt: The same for the prompt of one item, with `instruction`, the words that all items share, and
+            `item`, which should come last, and with `question`, `context`, `index` and `count`.
         skeleton_mode: "text": the skeleton is read from the model's text. "structured": `with_structured_output` asks
             for it as data. Models without it, and replies that do not fit the schema, are read as text.
         prefill: Whether the model gets the start of its turn, as a last message of the assistant. "auto": for models
@@ -226,11 +228,13 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
     graph_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     opening_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     closing_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
+    item_prompt: InstanceOf[BasePromptTemplate[Any]] | str | None = None
     skeleton_mode: Literal["text", "structured"] = "text"
     max_points: int = 10
     min_points: int = 1
     eager: bool | Literal["auto"] = False
     planning: Literal["titles", "scoped", "graph", "auto"] = "titles"
+    items: Literal["auto", "off"] = "auto"
     max_depth: int = 2
     max_parents: int = 8
     on_parent_error: Literal["write", "fail"] = "write"
@@ -339,6 +343,10 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         """The point prompt as a template; its `input_variables` are the values that it needs."""
         return self._chat_prompt("planned_point" if self.planning in ("scoped", "graph") else "point")
 
+    def get_item_prompt(self) -> ChatPromptTemplate:
+        """The prompt of one item as a template; its `input_variables` are the values that it needs."""
+        return self._chat_prompt("item")
+
     def get_merge_prompt(self) -> ChatPromptTemplate:
         """The prompt of the merge as a template; its `input_variables` are the values that it needs."""
         return self._chat_prompt("merge")
@@ -429,7 +437,7 @@ class SkeletonOfThoughtChain(FlowRunnable, RunnableSerializable[Any, dict[str, A
         return get_unique_config_specs(spec for part in parts for spec in part.config_specs)
 
     def get_graph(self, config: RunnableConfig | None = None) -> Graph:
-        """Input, retrieval, skeleton, points, roles, merge and output, with the direct route beside them."""
+        """Input, retrieval, skeleton, points, roles, merge and output, with the other routes beside them."""
         from langchain_sot.plan import chain_graph
 
         return chain_graph(self, config)

@@ -5,7 +5,7 @@ whichever method runs the chain:
 
 | name | data |
 |---|---|
-| `sot_route` | `use_skeleton`, `score` (None or 0 to 1), `reason`: what the router decided; `planning`: its advice |
+| `sot_route` | `use_skeleton`, `score` (None or 0 to 1), `reason`: what the router decided; `planning`, `items` |
 | `sot_sources` | `index`, `title` of the point (None and "" for the question), `sources`: the documents retrieved |
 | `sot_skeleton` | `titles`: the titles of all points; `plan`: `langchain_sot.results.PlannedAnswerDict.plan` |
 | `sot_skeleton_restart` | `titles`: points that are the model's reasoning; all events about them are void |
@@ -18,8 +18,8 @@ whichever method runs the chain:
 | `sot_merge_end` | `text` (empty where the merge failed), `error` |
 
 Events of a point whose plan says more than its title also have `scope`, `depends_on` and `wave` (from 1), and its end
-has `missing` (the failed points that it builds on) and `rewritten`. These keys, `planning` and `plan` are there only
-where they are set.
+has `missing` (the failed points that it builds on) and `rewritten`. These keys, `plan`, the router's advice on
+`planning` and its number of `items`, where the question is answered item by item, are there only where they are set.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def custom_event(event: Event, waves: dict[int, int] | None = None) -> tuple[str
     match event:
         case Routed(decision):
             route = {"use_skeleton": decision.use_skeleton, "score": decision.score, "reason": decision.reason}
-            return "sot_route", {**route, **({"planning": decision.planning} if decision.planning else {})}
+            more = {"planning": decision.planning, "items": len(decision.items) if decision.items else None}
+            return "sot_route", {**route, **{name: value for name, value in more.items() if value}}
         case SourcesFound(point, sources):
             index, title = (None, "") if point is None else (point.index, point.title)
             return "sot_sources", {"index": index, "title": title, "sources": list(sources)}
@@ -79,8 +80,8 @@ def custom_event(event: Event, waves: dict[int, int] | None = None) -> tuple[str
                 "text": expansion.text,
             }
             written |= {"error": expansion.error and error_text(expansion.error), **plan_facts(expansion.point, waves)}
-            more: dict[str, Any] = {"missing": list(expansion.missing), "rewritten": expansion.rewritten}
-            return "sot_point_end", {**written, **{name: value for name, value in more.items() if value}}
+            late: dict[str, Any] = {"missing": list(expansion.missing), "rewritten": expansion.rewritten}
+            return "sot_point_end", {**written, **{name: value for name, value in late.items() if value}}
         case OverlapFound(point, other, share, passage):
             found = {"index": point.index, "title": point.title, "other": other.index}
             return "sot_overlap", {**found, "share": share, "passage": passage}

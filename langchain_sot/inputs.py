@@ -392,6 +392,7 @@ def _needed_stages(plan: AnswerPlan, keyed: KeyedInput) -> list[str]:
         "opening": not settings.opening,
         "closing": not settings.closing,
         "merge": not settings.merge,
+        "item": not asked or settings.items == "off" or plan.router is None,
         "direct": keyed.found is None and plan.retriever is None,
     }
     return [stage for stage in plan.placeholders if not unneeded.get(stage)]

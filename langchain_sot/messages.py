@@ -40,6 +40,7 @@ __all__ = [
     "read_request",
     "render_text",
     "usage_metadata",
+    "without_usage",
 ]
 
 _ROLES = frozenset({"human", "user", "ai", "assistant", "system", "developer", "tool"})
@@ -278,3 +279,14 @@ def usage_metadata(usage: Usage) -> UsageMetadata:
         total_tokens=usage.total_tokens,
         input_token_details=InputTokenDetails(cache_read=usage.cached_tokens),
     )
+
+
+def without_usage(generation: Any) -> Any:
+    """The generation without `usage_metadata`, for callbacks; its tokens are counted elsewhere.
+
+    LangChain's events of version "v3" have the usage of the last chunk, and so has the message that it makes of them.
+    """
+    message = getattr(generation, "message", None)
+    if not isinstance(message, AIMessage) or message.usage_metadata is None:
+        return generation
+    return generation.model_copy(update={"message": message.model_copy(update={"usage_metadata": None})})

@@ -11,6 +11,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from pydantic import RootModel
 
 from skeleton_of_thought.prompts import PromptSet
+from skeleton_of_thought.routers.base import Router
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Retrieval, Skeleton
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "AnswerPlan", "chain_graph", "make_plan", "rows_of"]
 
-STAGES = ("skeleton", "point", "merge", "scoped", "graph", "opening", "closing")
+STAGES = ("skeleton", "point", "merge", "scoped", "graph", "opening", "closing", "item")
 """The stages whose prompts a chain takes one by one, as `skeleton_prompt` and so on."""
 
 
@@ -157,7 +158,7 @@ def rows_of(models: Iterable[AnswerModels]) -> int:
 
 
 def chain_graph(chain: SkeletonOfThoughtChain, config: RunnableConfig | None) -> Graph:
-    """Input, retrieval, skeleton, points, roles, merge and output of a chain, with the direct route beside them."""
+    """Input, retrieval, skeleton, points, roles, merge and output of a chain, with its other routes beside them."""
     from langchain_core.runnables.graph import Graph
 
     from langchain_sot.skeleton_parser import SkeletonOutputParser
@@ -184,6 +185,11 @@ def chain_graph(chain: SkeletonOfThoughtChain, config: RunnableConfig | None) ->
         graph.add_edge(start, before, conditional=False)
         direct = [graph.add_node(part) for part in (plan.retriever, plan.llm) if part is not None]
         _connect(graph, [before, *direct, end], "direct")
+        # A runnable or a function of the question does not tell of items.
+        if chain.items == "auto" and (chain.router == "auto" or isinstance(chain.router, Router)):
+            by_items = (plan.retriever, chain.get_item_prompt(), plan.point_llm)
+            own = [graph.add_node(part) for part in by_items if part is not None]
+            _connect(graph, [before, *own, end], "items")
     _connect(graph, [before, *nodes, end], conditional=before is not start)
     return graph
 

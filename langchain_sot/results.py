@@ -27,7 +27,7 @@ from skeleton_of_thought.events import (
     SkeletonRestarted,
     SourcesFound,
 )
-from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision
+from skeleton_of_thought.types import Answer, Expansion, Point, RouteDecision, Skeleton
 
 __all__ = [
     "AnswerChunks",
@@ -52,9 +52,10 @@ class AnswerDict(TypedDict):
 
     Attributes:
         question: The question's text.
-        route: `"skeleton"`, or `"direct"` for an answer as the model gives it without a skeleton.
+        route: `"skeleton"`; `"items"` for a question that was answered item by item, whose items are then the points;
+            or `"direct"` for an answer as the model gives it without a skeleton.
         reason: Why, in words: the router's reason, or the fault of the skeleton.
-        skeleton: The titles of the points; empty for a direct answer.
+        skeleton: The titles of the points, which of an item are the item itself; empty for a direct answer.
         points: The text of each point by its number, "1", "2", ...
         answer: The whole answer.
         errors: Error messages by point number; the merge's error under "merge" (the answer is then the points as they
@@ -76,7 +77,7 @@ class AnswerDict(TypedDict):
     """
 
     question: str
-    route: Literal["skeleton", "direct"]
+    route: Literal["skeleton", "direct", "items"]
     reason: str
     skeleton: list[str]
     points: dict[str, str]
@@ -288,9 +289,9 @@ class AnswerChunks:
             case Routed(decision):
                 self._decision = decision
             case PointFound(point):
-                return self._begin("skeleton", point)
-            case SkeletonDone(skeleton) if self._planned:
-                return AddableDict(plan=skeleton.plan)
+                return self._begin("skeleton", [point])
+            case SkeletonDone(skeleton) if self._planned or not self._begun:
+                return self._complete(skeleton)
             case SourcesFound(point, sources) if sources:
                 return self._found(point, sources)
             case SkeletonRestarted():
@@ -328,14 +329,23 @@ class AnswerChunks:
         self._sources = merged_documents([sources])
         return AddableDict(sources=self._sources) if self._begun else None
 
-    def _begin(self, route: Literal["skeleton", "direct"], point: Point | None = None, text: str = "") -> AddableDict:
-        titles = [point.title] if point else []
-        points = AddableDict({str(point.index): ""} if point else {})
+    def _complete(self, skeleton: Skeleton) -> AddableDict | None:
+        plan = AddableDict(plan=skeleton.plan) if self._planned else None
+        if self._begun:
+            return plan
+        begun = self._begin("items", skeleton.points)  # nobody writes them, so none was found before
+        return begun if plan is None else begun + plan
+
+    def _begin(
+        self, route: Literal["skeleton", "direct", "items"], found: Sequence[Point] = (), text: str = ""
+    ) -> AddableDict:
+        titles = [point.title for point in found]
+        points = AddableDict({str(point.index): "" for point in found})
         if self._begun:
             return AddableDict(skeleton=titles, points=points)
         self._begun, self._reason = True, ""
         # A direct answer may have another reason than the router's, such as a skeleton without points. It comes last.
-        if self._decision is not None and self._decision.use_skeleton == (route == "skeleton"):
+        if self._decision is not None and self._decision.use_skeleton == (route != "direct"):
             self._reason = self._decision.reason
         # All keys at once, so that the sum always has them in this order.
         return AddableDict(

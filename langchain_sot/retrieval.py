@@ -13,7 +13,7 @@ from langchain_sot.inputs import context_of
 from langchain_sot.models.open_runs import ended_runs
 from langchain_sot.results import plan_facts
 from skeleton_of_thought.errors import InvalidInput
-from skeleton_of_thought.types import Call, Point, Reply, Retrieval
+from skeleton_of_thought.types import Call, Item, Point, Reply, Retrieval
 
 if TYPE_CHECKING:
     from langchain_core.messages import AIMessage
@@ -67,8 +67,10 @@ def check_retrieval(retriever: Any, retrieval: str | None) -> Retrieval:
 
 
 def point_query(question: str, point: Point | None) -> str:
-    """The query for a point, or without one for the question as a whole."""
-    return question if point is None else f"{point.title} ({question})"
+    """The query for a point, or without one for the question as a whole. An item's question has all others, too."""
+    if point is None:
+        return question
+    return point.title if isinstance(point, Item) else f"{point.title} ({question})"
 
 
 def call_config(
@@ -84,7 +86,7 @@ def call_config(
     """
     name, metadata = "retrieve", {**(config.get("metadata") or {}), "sot_stage": "sources"}
     if point is not None:
-        name = f"retrieve for point {point.index}: {point.title}"
+        name = f"retrieve for point {point.index}: {point.title:.120}"
         metadata |= {"sot_point": point.index, "sot_attempt": attempt}
         metadata |= {f"sot_{fact}": value for fact, value in plan_facts(point, {} if waves is None else waves).items()}
     tags = [*(config.get("tags") or []), "sot:sources"]

@@ -114,7 +114,10 @@ def _take_prefill(turns: list[Message], *, prefill: bool) -> tuple[list[Message]
     return [*rest[:-1], Message(rest[-1].role, blocks if rest[-1].attachments else text)], ""
 
 
-_NEEDED = {"point": {"index", "title"}, "merge": {"draft"}, "opening": {"draft"}, "closing": {"draft"}}
+_NEEDED = {
+    **{"point": {"index", "title"}, "merge": {"draft"}, "opening": {"draft"}, "closing": {"draft"}},
+    "item": {"item"},
+}
 """The placeholders of which a template needs one; all others need the question."""
 
 
@@ -132,7 +135,7 @@ def prompt_set(
         skeleton: A template in place of its skeleton prompt.
         point: A template in place of its point prompt.
         merge: A template in place of its prompt of the merge.
-        planned: The same for `scoped`, `graph`, `opening` and `closing`.
+        planned: The same for `scoped`, `graph`, `opening`, `closing` and `item`.
 
     Raises:
         PromptFileError: A template lacks a value that it needs.
@@ -154,11 +157,17 @@ def _template(template: BasePromptTemplate[Any] | str, name: str) -> Any:
 
 
 def stage_template(prompts: PromptSet, stage: str) -> Template | str:
-    """The template of a stage; of those of planned answers, which a set may leave out, the default."""
+    """The template of a stage; of those of planned answers and of items, which a set may leave out, the default."""
+    template: Template | str | None = getattr(prompts, stage)
+    if template is not None:
+        return template
+    if stage == "item":
+        from skeleton_of_thought.default_items import ITEM
+
+        return ITEM
     from skeleton_of_thought.plan_prompts import planned_template
 
-    template: Template | str | None = getattr(prompts, stage)
-    return planned_template(prompts, cast(Any, stage)) if template is None else template
+    return planned_template(prompts, cast(Any, stage))
 
 
 def chat_prompt(template: Template | str, **partial: str) -> ChatPromptTemplate:

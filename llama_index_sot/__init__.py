@@ -13,6 +13,7 @@ from skeleton_of_thought.errors import MissingExtra, is_missing
 
 if TYPE_CHECKING:
     from llama_index_sot.local.transformers_llm import TransformersLLM as TransformersLLM
+    from llama_index_sot.points_tool import answer_in_points_tool as answer_in_points_tool
     from llama_index_sot.prompt_router import PromptRouter as PromptRouter
     from llama_index_sot.query_engine import SkeletonOfThoughtQueryEngine as SkeletonOfThoughtQueryEngine
     from llama_index_sot.selector import SkeletonOfThoughtSelector as SkeletonOfThoughtSelector
@@ -28,6 +29,7 @@ __all__ = [
     "SkeletonOfThoughtSynthesizer",
     "SkeletonOfThoughtWorkflow",
     "TransformersLLM",
+    "answer_in_points_tool",
 ]
 
 keep_old_names(__name__, {"transformers_llm": "local.transformers_llm"})
@@ -40,6 +42,7 @@ _MODULES = {
     "SkeletonOfThoughtSynthesizer": "synthesizer",
     "SkeletonOfThoughtWorkflow": "workflow",
     "TransformersLLM": "local.transformers_llm",
+    "answer_in_points_tool": "points_tool",
 }
 
 

@@ -30,7 +30,19 @@ from skeleton_of_thought.plan_memory import graph_allowed
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter
 from skeleton_of_thought.settings import Settings
-from skeleton_of_thought.types import Answer, Call, Conversation, Message, Reply, Request, Retrieval, Stage
+from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
+from skeleton_of_thought.types import (
+    Answer,
+    Call,
+    Conversation,
+    Item,
+    Message,
+    Reply,
+    Request,
+    Retrieval,
+    Skeleton,
+    Stage,
+)
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_memory import PlanMemory
@@ -61,6 +73,7 @@ class AnswerConfig:
         multimodal: Whether the LLMs see the images and other media of nodes.
         chat: A chat that ends with the question, in place of the question alone.
         plans: What the LLM made of each kind of plan; None where the settings choose the kind.
+        skeleton: The points, where they are known; there is no route and no skeleton call then.
     """
 
     llm: ResolvedLLM
@@ -78,6 +91,7 @@ class AnswerConfig:
     multimodal: bool = False
     chat: tuple[Message, ...] = ()
     plans: PlanMemory | None = None
+    skeleton: Skeleton | None = None
 
     def writer(self, stage: Stage) -> ResolvedLLM:
         """The LLM that writes this stage."""
@@ -116,6 +130,7 @@ class AnswerConfig:
             nothing_found=self.nothing_found,
             eager_pays=self.settings.eager == "auto" and self.eager_pays,
             plans=self.plans,
+            skeleton=self.skeleton,
         )
 
     def conversation(self, question: str, *, live: bool, sync: bool) -> Conversation:
@@ -124,8 +139,10 @@ class AnswerConfig:
         # A router that is not told of graphs sends what needs one the direct way.
         planning = self.settings.planning
         graph = planning in ("graph", "auto") and graph_allowed(planning, self.plans)
-        request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph)
-        return Conversation(self.chat or (Message("user", question),), request)
+        messages = self.chat or (Message("user", question),)
+        items = self.settings.items == "auto" and MAY_HOLD_ITEMS.search(messages[-1].text) is not None
+        request = Request(max_concurrency=min(filter(None, limits), default=None), graph=graph, items=items)
+        return Conversation(messages, request)
 
 
 class AnswerRun(Responding):
@@ -379,4 +396,13 @@ class AnswerRun(Responding):
         if call.point is None:
             # A copy: some retrievers write an embedding into it.
             return replace(self._query)
-        return self._config.point_query(self._query, call.point.title)
+        query = self._query if not isinstance(call.point, Item) else self._query_of_items()
+        return self._config.point_query(query, call.point.title)
+
+    def _query_of_items(self) -> QueryBundle:
+        """The query without its items: an item's query would otherwise name all of them, and find their nodes."""
+        decision, query = self._flow.answer.decision, self._query
+        if decision is None or decision.items is None:
+            return query
+        more = [text for text in query.custom_embedding_strs or () if text != query.query_str]
+        return QueryBundle(decision.items.instruction, custom_embedding_strs=more or None)

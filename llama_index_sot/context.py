@@ -20,10 +20,11 @@ from llama_index.core.schema import BaseNode, ImageNode, MetadataMode, NodeWithS
 from llama_index_sot.llm_calls import ResolvedLLM
 from llama_index_sot.templates import Templates
 from skeleton_of_thought.errors import PromptTooLong
+from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.base import AnyRouter, decide_at_once
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import AnswerPrompts
-from skeleton_of_thought.types import Call, Conversation, Expansion, Message, Point, Prompt, Skeleton
+from skeleton_of_thought.types import Call, Conversation, Expansion, Item, ItemList, Message, Point, Prompt, Skeleton
 
 __all__ = ["ContextPacker", "ContextWriter", "make_packer"]
 
@@ -220,10 +221,13 @@ def make_packer(
             # Prompts for local models hold examples.
             prefill=("point",) if resolved.continues_turn else (),
         )
+        longest = _text(resolved, _longest(writing, settings))
+        if prompts.item is not None:  # a template of the caller's own may be longer
+            longest = max(longest, _text(resolved, _of_item(prompts, conversation)), key=len)
         return ContextPacker(
             helper or LlamaIndexSettings._prompt_helper or _default_helper(resolved),
             resolved.llm,
-            _text(resolved, _longest(writing, settings)),
+            longest,
             _text(resolved, prompts.direct_prompt(conversation)),
             templates,
         )
@@ -246,6 +250,15 @@ def _longest(prompts: AnswerPrompts, settings: Settings) -> Prompt:
         parents=[Expansion(point, text) for point in shown],
         passage=text if settings.rewrite_overlap else "",
     )
+
+
+def _of_item(prompts: PromptSet, conversation: Conversation) -> Prompt:
+    """A prompt of an item, without its context; the instruction is as long as the question."""
+    from skeleton_of_thought.fan_out import with_items
+
+    item = Item(1, _TITLE)
+    own = with_items(prompts, ItemList(conversation.question, (item,)))
+    return AnswerPrompts(own, conversation, max_points=1, words=1).point(Skeleton((item,)), item, "")
 
 
 def _text(resolved: ResolvedLLM, prompt: Prompt) -> str:

@@ -6,7 +6,8 @@ whole.
 
 `Routed` comes first, if there is a router. A direct answer then has `AnswerDelta`s and nothing else. Any other answer
 has a `SkeletonReady`, with `eager=True` among the first points; then for each point its `PointSources` (with retrieval
-per point), `PointDelta`s and `PointDone`, points interleaved. The `AnswerDelta`s add up to the answer.
+per point), `PointDelta`s and `PointDone`, points interleaved. The `AnswerDelta`s add up to the answer. Where a question
+is answered item by item, its items are the points.
 
 With `planning="graph"` a point that builds on others is written after them: its `PointDelta`s come after their
 `PointDone`s, and `SkeletonReady.plan` shows which point waits for which. `opening` and `closing` have a `RoleStarted`
@@ -28,6 +29,7 @@ from pydantic import Field
 
 from skeleton_of_thought import events
 from skeleton_of_thought.errors import error_text
+from skeleton_of_thought.types import route_of
 
 __all__ = [
     "AnswerDelta",
@@ -60,7 +62,8 @@ class SkeletonOfThoughtEvent(BaseEvent, Event):
 class Routed(SkeletonOfThoughtEvent):
     """The router has decided. A router that failed leads to a direct answer, with the failure as the reason."""
 
-    use_skeleton: bool = Field(description="Whether the answer is written through a skeleton.")
+    use_skeleton: bool = Field(description="Whether the answer is written by points: those of a skeleton, or items.")
+    route: str = Field(default="", description='`"skeleton"`, `"items"` or `"direct"`.')
     score: float | None = Field(default=None, description="Its score, from 0 (direct) to 1; None if it has none.")
     reason: str = Field(default="", description="The router's reason.")
     planning: str | None = Field(default=None, description="The kind of skeleton that it advises; None for no advice.")
@@ -185,6 +188,7 @@ def typed_event(event: events.Event, waves: dict[int, int] | None = None) -> Ske
         case events.Routed(decision):
             return Routed(
                 use_skeleton=decision.use_skeleton,
+                route=route_of(decision),
                 score=decision.score,
                 reason=decision.reason,
                 planning=decision.planning,

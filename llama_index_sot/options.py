@@ -60,6 +60,7 @@ class SettingsOptions(TypedDict, total=False):
     min_points: int
     eager: bool | Literal["auto"]
     planning: Literal["titles", "scoped", "graph", "auto"]
+    items: Literal["auto", "off"]
     max_depth: int
     max_parents: int
     on_parent_error: Literal["write", "fail"]
@@ -101,6 +102,8 @@ class LLMOptions(SettingsOptions, total=False):
         point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
             With a plan, `{scope}` is what the point covers, and `{parents}` the texts that it builds on; a template
             without `{parents}` gets them before the paragraph that first names the point.
+        item_template: Asks for one item with `items="auto"`. It must mention `{item}`, which should come last;
+            `{instruction}` is what all items share.
         opening_template: Asks for the sentences before the points, `{draft}`.
         closing_template: Asks for the conclusion after them, `{draft}`.
         merge_template: Asks for one text in place of the points, `{draft}`.
@@ -117,6 +120,7 @@ class LLMOptions(SettingsOptions, total=False):
     scoped_template: BasePromptTemplate | str | None
     graph_template: BasePromptTemplate | str | None
     point_template: BasePromptTemplate | str | None
+    item_template: BasePromptTemplate | str | None
     opening_template: BasePromptTemplate | str | None
     closing_template: BasePromptTemplate | str | None
     merge_template: BasePromptTemplate | str | None
@@ -156,6 +160,8 @@ class AnswerOptions(SettingsOptions, total=False):
         point_template: Asks for one point. It must mention `{title}` or `{index}`; `{skeleton}` is the numbered list.
             With a plan, `{scope}` is what the point covers, and `{parents}` the texts that it builds on; a template
             without `{parents}` gets them before the paragraph that first names the point.
+        item_template: Asks for one item with `items="auto"`. It must mention `{item}`, which should come last;
+            `{instruction}` is what all items share.
         opening_template: Asks for the sentences before the points, `{draft}`.
         closing_template: Asks for the conclusion after them, `{draft}`.
         merge_template: Asks for one text in place of the points, `{draft}`.
@@ -179,6 +185,7 @@ class AnswerOptions(SettingsOptions, total=False):
     scoped_template: BasePromptTemplate | str | None
     graph_template: BasePromptTemplate | str | None
     point_template: BasePromptTemplate | str | None
+    item_template: BasePromptTemplate | str | None
     opening_template: BasePromptTemplate | str | None
     closing_template: BasePromptTemplate | str | None
     merge_template: BasePromptTemplate | str | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Never, Unpack, get_args
 
 from llama_index.core import Settings as LlamaIndexSettings
@@ -272,7 +272,14 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
 
     # --- answers ---
 
-    def _begin(self, query: QueryBundle, *, live: bool, sync: bool) -> AnswerRun:
+    def _begin(
+        self,
+        query: QueryBundle,
+        *,
+        live: bool,
+        sync: bool,
+        adapt: Callable[[AnswerConfig], AnswerConfig] | None = None,
+    ) -> AnswerRun:
         llm, point_llm = resolve_both(self._llm, self._point_llm, self._concurrency)
         packer = None
         if self._finder is not None:
@@ -293,6 +300,8 @@ class SkeletonOfThoughtQueryEngine(BaseQueryEngine):
             multimodal=self._multimodal,
             plans=self._plans,
         )
+        if adapt is not None:
+            config = adapt(config)
         return AnswerRun(config, query, self.callback_manager, live=live, sync=sync)
 
 

@@ -104,6 +104,7 @@ class SkeletonOfThoughtResponse(_WithTimeline, Response):
             `decision` (with its `score`, 0 to 1, where it has one), `concurrency`, `retrieval`, `timings` in seconds,
             `finish_reason`, also of each point, and `usage` in tokens, also by stage and by point. With points, the
             `finish_reason` is the worst end of any of them, or `"stop"`; of a direct answer it is the LLM's own.
+            With the route `"items"` the points are the items of the query, each answered by itself.
             `planning` is the kind of skeleton, and `plan` has what each point covers (`scope`), builds on
             (`depends_on`) and in which `wave` it was written. `opening` and `closing` are the texts before and after
             the points, and `role_errors` says why one is missing.

@@ -14,11 +14,12 @@ from llama_index.core.schema import QueryBundle
 
 from llama_index_sot.llm_calls import core_message
 from skeleton_of_thought import prompts as core
+from skeleton_of_thought.default_items import ITEM
 from skeleton_of_thought.errors import InvalidInput, PromptFileError
 from skeleton_of_thought.pickling import Portable
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, RouterWrapper, decide_at_once
 from skeleton_of_thought.templates import with_history
-from skeleton_of_thought.types import Conversation, Message, Prompt, RouteDecision
+from skeleton_of_thought.types import Conversation, ItemsDecision, Message, Prompt, RouteDecision
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_prompts import PlannedStage
@@ -33,6 +34,7 @@ _STAGES = {
     "scoped_template": "scoped",
     "graph_template": "graph",
     "point_template": "point",
+    "item_template": "item",
     "opening_template": "opening",
     "closing_template": "closing",
     "merge_template": "merge",
@@ -43,6 +45,7 @@ _NEEDED: Mapping[str, tuple[str, ...]] = {
     "scoped_template": ("query_str", "question"),
     "graph_template": ("query_str", "question"),
     "point_template": ("index", "title"),
+    "item_template": ("item",),
     "opening_template": ("draft",),
     "closing_template": ("draft",),
     "merge_template": ("draft",),
@@ -212,6 +215,8 @@ class Templates:
         if template is None:
             if key == "direct_template":
                 return PromptTemplate("{query_str}")
+            if key == "item_template":
+                return PromptTemplate(ITEM.text)
             template = self.base.planned(cast("PlannedStage", _STAGES[key]))
         if isinstance(template, LlamaIndexTemplate):
             return template.template
@@ -268,15 +273,18 @@ class TemplateRouter(RouterWrapper):
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call."""
-        return decide_at_once(self.router, self._with_instructions(conversation))
+        decision = decide_at_once(self.router, self._with_instructions(conversation))
+        return None if decision is None else self._with_text_around(decision, conversation)
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """Decides on the question and the instructions around it."""
-        return BoundRouter(self.router, self._with_instructions(conversation)).decide()
+        decision = BoundRouter(self.router, self._with_instructions(conversation)).decide()
+        return self._with_text_around(decision, conversation)
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
-        return await BoundRouter(self.router, self._with_instructions(conversation)).adecide()
+        decision = await BoundRouter(self.router, self._with_instructions(conversation)).adecide()
+        return self._with_text_around(decision, conversation)
 
     def _with_instructions(self, conversation: Conversation) -> Conversation:
         texts = [self.system_prompt] if self.system_prompt else []
@@ -288,6 +296,13 @@ class TemplateRouter(RouterWrapper):
         if self.question is not None:
             asked = (*asked[:-1], Message("user", self.question))
         return replace(conversation, messages=(*(Message("system", text) for text in texts), *asked))
+
+    def _with_text_around(self, decision: RouteDecision, conversation: Conversation) -> RouteDecision:
+        """The decision, by which the prompts of items show all that stands around the question, too."""
+        if self.question is None or not isinstance(decision, ItemsDecision) or decision.items is None:
+            return decision
+        text = conversation.question.replace(self.question, decision.items.instruction, 1)
+        return replace(decision, items=replace(decision.items, instruction=text))
 
 
 def _renamed(text: str) -> str:

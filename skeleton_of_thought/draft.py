@@ -17,7 +17,9 @@ from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.text.assembly import (
     MAY_BEGIN_BLOCK,
     POINT_BREAK,
+    DirectWriting,
     ExpansionText,
+    ItemText,
     Join,
     heading,
     render,
@@ -27,6 +29,7 @@ from skeleton_of_thought.text.loops import LoopGuard
 from skeleton_of_thought.types import (
     Answer,
     Expansion,
+    Item,
     Planning,
     Point,
     PointTimes,
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
     from skeleton_of_thought.merging import MergeWriting
     from skeleton_of_thought.text.length import LengthGuard
 
-__all__ = ["NO_SOURCES", "REPEATED", "DirectWriting", "Draft", "PointWriting", "Release"]
+__all__ = ["NO_SOURCES", "REPEATED", "Draft", "PointWriting", "Release"]
 
 REPEATED = "loop"
 """The finish reason of a text that was ended because it repeated itself."""
@@ -103,7 +106,7 @@ class PointWriting:
         """Drops the text of the present attempt."""
         self.pieces: list[str] = []
         self.voided = False
-        self._cleaner = ExpansionText(self.point)
+        self._cleaner = ExpansionText(self.point) if not isinstance(self.point, Item) else ItemText(self.point)
         self.loops = loops
         self.length: LengthGuard | None = None
 
@@ -198,42 +201,6 @@ class PointWriting:
         )
 
 
-class DirectWriting:
-    """The text of a direct answer under way.
-
-    Args:
-        loops: Ends a text that repeats itself; None to keep it.
-
-    Attributes:
-        pieces: The text.
-    """
-
-    def __init__(self, loops: LoopGuard | None) -> None:
-        self.pieces: list[str] = []
-        self._loops = loops
-
-    def restart(self, loops: LoopGuard | None) -> None:
-        """Begins the text again after one that was blank; the reader may have the blanks, so they stay."""
-        self._loops = loops
-
-    def feed(self, text: str) -> str:
-        """Takes more text of the model; returns the text that may show now."""
-        shown = text if self._loops is None else self._loops.feed(text)
-        self.pieces.append(shown)
-        return shown
-
-    def close(self) -> str:
-        """Ends the text; returns the rest of it."""
-        rest = "" if self._loops is None else self._loops.close()
-        self.pieces.append(rest)
-        return rest
-
-    @property
-    def looping(self) -> bool:
-        """Whether the text repeats itself and is to be ended."""
-        return self._loops is not None and self._loops.looping
-
-
 class Release:
     """Releases points in document order: those that are done, and the first open one as far as it is written.
 
@@ -246,6 +213,7 @@ class Release:
     Attributes:
         live: As given; set at the end of the answer.
         held: As given; set once the skeleton is complete.
+        whole: As given; unset for items.
         waiting: Whether the points wait until a point has sources.
         queue: The points that are not yet released as a whole, in document order.
         first_text: Seconds from the start of the answer to its first text; None while there is none.
@@ -253,17 +221,18 @@ class Release:
 
     def __init__(self, join: Join, *, live: bool, held: bool, whole: bool = False) -> None:
         self.held = held
-        self._whole = whole
+        self.whole = whole
         self.waiting = False
         self.first_text: float | None = None
         self._join: Join = join
         self.live = live
         self.queue: deque[PointWriting] = deque()
         self._headed = False
+        self._before = ""
 
     def restart(self, writings: Iterable[PointWriting]) -> None:
         """Begins again with these points, none of which counts as released."""
-        self.queue, self._headed, self.first_text = deque(writings), False, None
+        self.queue, self._headed, self.first_text, self._before = deque(writings), False, None, ""
         for writing in self.queue:
             writing.released = 0
 
@@ -280,21 +249,25 @@ class Release:
         deltas: list[AnswerDelta] = []
         while self.queue and self.live and not self.held and not self.waiting:
             writing = self.queue[0]
-            if self._whole and writing.expansion is None:
+            if self.whole and writing.expansion is None:
                 break
             text = "".join(writing.pieces[writing.released :])
-            fresh = not writing.released and self._join == "numbered" and writing.expansion is None
+            point = writing.point
+            marked = self._join == "numbered" or isinstance(point, Item)
+            fresh = not writing.released and marked and writing.expansion is None
             if waits := fresh and MAY_BEGIN_BLOCK.match(text):
                 text = ""  # "-" may begin a list: the heading shows, and the text waits for more of it
             elif text and not writing.released:
                 writing.shown = offset
-                text = separator(writing.point, self._join, text) + text
-            head = "" if self._headed else heading(writing.point, self._join)
+                text = separator(point, self._join, text) + text
+            head = "" if self._headed else heading(point, self._join)
             # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
             if not self._headed and (head or writing.pieces):
                 self._headed = True
                 # The first text of an answer has nothing to be set off from, whichever point it belongs to.
-                text = head + text if self.first_text is None else POINT_BREAK + head + text
+                if self.first_text is not None:
+                    head = (POINT_BREAK if not isinstance(point, Item) else point.gap_after(self._before)) + head
+                text = head + text
             if text:
                 deltas.append(AnswerDelta(text))
                 if self.first_text is None:
@@ -304,6 +277,8 @@ class Release:
                 break
             self.queue.popleft()
             self._headed = False
+            if writing.pieces:
+                self._before = writing.expansion.text
         return deltas
 
 
@@ -340,7 +315,7 @@ class Draft:
     def __init__(self, question: str, settings: Settings, *, reason: str, live: bool) -> None:
         self.question = question
         self.reason = reason
-        self.route: Literal["skeleton", "direct"] = "skeleton"
+        self.route: Literal["skeleton", "direct", "items"] = "skeleton"
         self.decision: RouteDecision | None = None
         self.sources: tuple[Any, ...] | None = None
         self.reading = SkeletonWriting(settings.min_points, settings.max_points)

@@ -26,10 +26,10 @@ from skeleton_of_thought.restarts import void_point
 from skeleton_of_thought.routers.base import AnyRouter, BoundRouter, Router, check_router, failure_decision, races
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.templates import AnswerPrompts
-from skeleton_of_thought.text.words import SPEAKS_OF_WORDS
+from skeleton_of_thought.text.words import MAY_HOLD_ITEMS, SPEAKS_OF_WORDS
 from skeleton_of_thought.types.answer import Answer, Conversation, Planning, Point, RouteDecision, Skeleton, Stage
 from skeleton_of_thought.types.calls import Call, Reply, Retrieval
-from skeleton_of_thought.waves import TOO_LONG, own_settings, with_graph
+from skeleton_of_thought.waves import TOO_LONG, allowing, asking_items, own_settings
 
 __all__ = ["AnswerFlow"]
 
@@ -112,7 +112,9 @@ class AnswerFlow(FailingFlow):
         self._may_plan = self._may_plan or skeleton is not None
         self._asked = conversation
         if settings.planning in ("graph", "auto") and graph_allowed(settings.planning, plans):
-            self._asked = with_graph(conversation)
+            self._asked = allowing(conversation, graph=True)
+        if router is not None and MAY_HOLD_ITEMS.search(conversation.question):  # of few questions
+            self._asked = asking_items(self._asked, settings)
         self._plans, self._waiting, self._ending = plans, {}, False
         self._racing = False
         self._raced: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
@@ -195,10 +197,14 @@ class AnswerFlow(FailingFlow):
         racing, self._racing = self._racing, False
         if decision.planning is not None and self.settings.planning == "auto":
             self._take_advice(decision.planning)
-        if not decision.use_skeleton:
+        items = decision.items if decision.use_skeleton else None
+        if items is not None or not decision.use_skeleton:
             for call in [call for call in self._ledger.calls.values() if call.stage == "skeleton"]:
                 self._cancel(call)
-            self._answer_directly()
+            if items is None:
+                self._answer_directly()
+            else:
+                self._answer_items(items)
         elif racing:
             for report, arguments in self._raced:
                 # The skeleton may end before all of it was read: it is cut where it has enough points.

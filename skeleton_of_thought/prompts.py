@@ -85,6 +85,9 @@ class PromptSet:
             `{missing}`, the titles of those.
         opening: Asks for the sentences before the points; a `Template`, or a string with `{draft}`.
         closing: Asks for the conclusion after them; the same.
+        item: Asks for one item of a question that is answered item by item (`Settings.items`); a `Template`, or a
+            string with `{instruction}`, the words that all items share, and `{item}`, which should come last; also
+            `{index}` and `{count}`. None for the project's own, in the question's language.
         rewrite: Added to the prompt of a point that is written anew because it repeats another; a string with
             `{passage}`.
 
@@ -106,6 +109,7 @@ class PromptSet:
     opening: Template | str | None = None
     closing: Template | str | None = None
     rewrite: str | None = None
+    item: Template | str | None = None
 
     def __post_init__(self) -> None:
         for name, needed in (
@@ -119,6 +123,7 @@ class PromptSet:
             ("planned_point", ["index", "title", "heading"]),
             ("opening", ["draft"]),
             ("closing", ["draft"]),
+            ("item", ["item"]),
         ):
             template = getattr(self, name)
             if isinstance(template, str):

@@ -28,6 +28,10 @@ class Settings:
         planning: What the skeleton says of its points. `"titles"`: their titles. `"scoped"`: also what each covers
             (`Point.scope`). `"graph"`: also which points each builds on (`Point.depends_on`): these are written first,
             and it sees their texts. `"auto"`: titles, or a graph where the router asks for one.
+        items: `"auto"`: a question that asks the same of several items, each for itself ("Translate these sentences"),
+            is answered item by item, with a call for each, where the router finds that it is one (docs/items.md). No
+            skeleton is written then, and what is said here of `max_points`, planning, roles, overlap and merges does
+            not apply. `"off"`: never.
         max_depth: The most waves of points that wait for each other. A point that would be in a later wave loses the
             points that it builds on in the last one.
         max_parents: The most points that one point builds on; the first that it names.
@@ -82,6 +86,7 @@ class Settings:
     min_points: int = 1
     eager: bool | Literal["auto"] = False
     planning: Literal["titles", "scoped", "graph", "auto"] = "titles"
+    items: Literal["auto", "off"] = "auto"
     max_depth: int = 2
     max_parents: int = 8
     on_parent_error: Literal["write", "fail"] = "write"
@@ -142,6 +147,7 @@ class Settings:
             ("join", ("numbered", "headings", "paragraphs")),
             ("eager", (False, True, "auto")),
             ("planning", ("titles", "scoped", "graph", "auto")),
+            ("items", ("auto", "off")),
             ("on_parent_error", ("write", "fail")),
             ("opening", (False, True, "restart")),
             *((name, (False, True)) for name in ("closing", "rewrite_overlap", "merge", "stop_loops")),

@@ -72,6 +72,7 @@ PLACEHOLDERS: Mapping[str, frozenset[str]] = {
         }
     ),
     "direct": frozenset({"question", "context"}),
+    "item": frozenset({"question", "context", "instruction", "item", "index", "count"}),
 }
 """The placeholders of each stage. `context` is empty without retrieval, and `parents` for points that need none.
 
@@ -291,6 +292,7 @@ class AnswerPrompts:
         own_context: Whether each point has a context of its own.
 
     Attributes:
+        prompts: As given; others for the items of a question.
         context: The context of the question; empty before its retrieval.
         planning: The kind of the skeleton. Set it for a skeleton that is not asked for.
     """
@@ -308,7 +310,7 @@ class AnswerPrompts:
         self.context = ""
         self.planning: Planning = "titles"
         self._own_words: dict[int, int] = {}
-        self._prompts = prompts
+        self.prompts = prompts
         self._conversation = conversation
         self._prefill = prefill
         self._own_context = own_context
@@ -323,10 +325,10 @@ class AnswerPrompts:
 
     def skeleton(self, *, structured: bool, planning: Planning = "titles") -> Prompt:
         """Asks for the skeleton; its kind is then that of the answer."""
-        template = self._prompts.structured_skeleton if structured else self._prompts.skeleton
+        template = self.prompts.structured_skeleton if structured else self.prompts.skeleton
         self.planning = planning
         if planning != "titles":
-            template = self._prompts.planned(planning, structured=structured)
+            template = self.prompts.planned(planning, structured=structured)
         prefill = "skeleton" in self._prefill and not structured
         return self._render(template, {**self._values, "context": self.context}, prefill=prefill)
 
@@ -356,12 +358,12 @@ class AnswerPrompts:
         planned = self.planning != "titles" or point.scope or point.depends_on
         prefill, own_context = "point" in self._prefill, self._own_context
         if not (planned or parents or missing or passage or words):
-            return self._render(self._prompts.point, values, prefill=prefill, own_context=own_context)
+            return self._render(self.prompts.point, values, prefill=prefill, own_context=own_context)
         if words:
             self._own_words[point.index] = words
             values |= {"words": str(words), "how_long": how_long(words)}
         needs = (skeleton, parents, missing, passage, self._own_words)
-        laid_out = self._prompts.laid_out("planned_point" if planned else "point", self._values, *needs)
+        laid_out = self.prompts.laid_out("planned_point" if planned else "point", self._values, *needs)
         values |= laid_out.values
         of_quoted = (*_OF_QUOTED, *laid_out.values)
         return self._render(laid_out, values, prefill=prefill, own_context=own_context, of_quoted=of_quoted)
@@ -371,7 +373,7 @@ class AnswerPrompts:
         if not self.context.strip():
             return Prompt(self._conversation.messages)
         values = {"question": self._conversation.question, "context": self.context}
-        return self._render(self._prompts.direct_with_context, values)
+        return self._render(self.prompts.direct_with_context, values)
 
     def merge(self, skeleton: Skeleton, draft: str) -> Prompt:
         """Asks for one text in place of the points; `draft` is the points, joined.
@@ -379,18 +381,18 @@ class AnswerPrompts:
         A merge changes no content, so its prompt shows the context of the question only where the template asks for it.
         """
         values = {**self._values, **skeleton_values(skeleton), "draft": draft, "context": self.context}
-        return self._render(self._prompts.merge, values, places_context=False)
+        return self._render(self.prompts.merge, values, places_context=False)
 
     def role(self, role: Role, skeleton: Skeleton, draft: str, words: int = 40) -> Prompt:
         """Asks for the opening or the closing; `draft` is the points, joined, and `words` the length."""
         own = {"words": str(words), "how_long": how_long(words), "draft": draft, "context": self.context}
         values = {**self._values, **skeleton_values(skeleton), **own}
-        return self._render(self._prompts.planned(role), values, prefill=role in self._prefill, places_context=False)
+        return self._render(self.prompts.planned(role), values, prefill=role in self._prefill, places_context=False)
 
     @property
     def has_own_merge(self) -> bool:
         """Whether the caller has given a template for the merge."""
-        return self._prompts.has_own_merge
+        return self.prompts.has_own_merge
 
     def merge_material(self, skeleton: Skeleton, draft: str) -> list[str]:
         """The texts that the prompt of a merge may hold besides its instruction."""
@@ -429,7 +431,7 @@ class AnswerPrompts:
             def render(values: Mapping[str, str]) -> Prompt:
                 return own.render(self._conversation, values, prefill=prefill)
 
-            block = fill(self._prompts.context, {"context": context})
+            block = fill(self.prompts.context, {"context": context})
             prompt = with_context(render, values, block, own=own_context)
         prompt = replace(prompt, quoted=quoted)
         return self._with_blocks(prompt) if self._has_blocks else prompt

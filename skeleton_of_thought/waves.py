@@ -1,4 +1,4 @@
-"""Points that build on others: which of them wait, and what they see of the points before them."""
+"""Points that build on others: which of them wait, and what they see of the points before them. Points of items."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from skeleton_of_thought.draft import NO_SOURCES, PointWriting
 from skeleton_of_thought.errors import ParentError
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.sources import SourcesFlow
-from skeleton_of_thought.types import Conversation, Expansion, Planning, Point, Prompt, Skeleton
+from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
+from skeleton_of_thought.types import Conversation, Expansion, ItemList, Planning, Point, Prompt, Skeleton
 
 if TYPE_CHECKING:
     from skeleton_of_thought.plan_memory import PlanMemory
 
-__all__ = ["ROLE_WORDS", "TOO_LONG", "WavesFlow", "own_settings", "with_graph"]
+__all__ = ["ROLE_WORDS", "TOO_LONG", "WavesFlow", "allowing", "asking_items", "own_settings"]
 
 TOO_LONG = "max_words"
 """The finish reason of a point that was ended because it was much longer than its plan or its question allows."""
@@ -45,18 +46,27 @@ def own_settings(settings: Settings, question: str, *, eager_pays: bool) -> tupl
     return settings, limit
 
 
-def with_graph(conversation: Conversation) -> Conversation:
-    """The conversation as a router sees it where points may build on each other."""
-    return dataclasses.replace(conversation, request=dataclasses.replace(conversation.request, graph=True))
+def allowing(conversation: Conversation, **facts: bool) -> Conversation:
+    """The conversation as a router sees it where these are allowed: `graph` or `items` of its request."""
+    return dataclasses.replace(conversation, request=dataclasses.replace(conversation.request, **facts))
+
+
+def asking_items(conversation: Conversation, settings: Settings) -> Conversation:
+    """The conversation as a router sees it: with `Request.items` where the question may be answered item by item."""
+    if settings.items == "auto" and MAY_HOLD_ITEMS.search(conversation.question):
+        return allowing(conversation, items=True)
+    return conversation
 
 
 class WavesFlow(SourcesFlow):
-    """The steps of points that wait for others, and of points whose length is given."""
+    """The steps of points that wait for others, of points whose length is given, and of items in place of points."""
 
     _planning: Planning
     _plans: PlanMemory | None
     _waiting: dict[int, PointWriting]
     _word_limit: int | None
+    _given: Skeleton | None
+    _may_plan: bool
     _passing_on = False
     """Whether `_write_waiting` is at work."""
 
@@ -76,6 +86,17 @@ class WavesFlow(SourcesFlow):
             for point in self._draft.reading.points:
                 if point.index not in self._points:
                     self._open_point(point)
+
+    def _answer_items(self, items: ItemList) -> None:
+        """Answers item by item: the items are the points of a skeleton that nobody has to write."""
+        from skeleton_of_thought.fan_out import settings_of_items, with_items
+
+        self.settings, self._planning, self._may_plan = settings_of_items(self.settings), "titles", False
+        self._draft.route = "items"
+        self._release.held = self._release.whole = False
+        self._prompts.prompts = with_items(self._prompts.prompts, items)
+        self._given = Skeleton(items.points)
+        self._answer_by_points()
 
     @abstractmethod
     def _open_point(self, point: Point) -> None:

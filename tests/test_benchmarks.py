@@ -527,7 +527,7 @@ def test_the_drift_benchmark_compares_half_weights_with_float32(model: Path) -> 
 def test_the_orchestration_benchmark_runs_plans_in_their_waves(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("langchain_core", reason="the benchmark needs LangChain")
+    pytest.importorskip("langchain", reason="the benchmark needs LangChain, with agents")
     orchestration = part("orchestration")
     monkeypatch.setattr(orchestration, "importing", lambda repeats: {"over_langchain_core_ms": 0.0})
     options = "--points 2 --questions 2 --batch-points 2 --skeleton-seconds 0.04 --point-seconds 0.02 --repeats 1"
@@ -535,7 +535,7 @@ def test_the_orchestration_benchmark_runs_plans_in_their_waves(
     monkeypatch.setattr(sys, "argv", ["orchestration.py", *options.split()])
     orchestration.main()
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(report) == ["benchmark", "cells", "us_per_token", "import", "waves", "plan_share"]
+    assert list(report) == ["benchmark", "cells", "us_per_token", "import", "waves", "plan_share", "agents"]
     assert {(row["waves"], row["eager"], row["mode"]) for row in report["waves"]} == {
         (count, eager, mode) for count in (1, 2, 3) for eager in (False, True) for mode in ("sync", "async")
     }
@@ -545,6 +545,24 @@ def test_the_orchestration_benchmark_runs_plans_in_their_waves(
     assert words == {"titles": 4 * 4, "scoped": 4 * 16, "graph": 4 * 16 + 3}
     assert len(report["plan_share"]) == 3 * 2 * 2
     assert all(0 < row["share"] < 1 for row in report["plan_share"])
+    assert [(row["points"], row["mode"], row["ideal"]) for row in report["agents"]] == [
+        (2, "sync", 0.1),
+        (2, "async", 0.1),
+    ]
+    assert all(row["seconds"] >= row["ideal"] for row in report["agents"])
+
+
+def test_the_items_benchmark_reports_both_parts(model: Path) -> None:
+    pytest.importorskip("langchain_openai", reason="the benchmark's client")
+    command = [sys.executable, "benchmarks/items.py", "--model", str(model), "--questions", "1", "--tokens", "3"]
+    command += ["--seconds", "0.1", "--repeats", "1"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert all(report["over_slowest_item"][way] >= 1 for way in ("sync", "async"))
+    assert (report["local"]["items"], report["local"]["tokens"]) == (8, 24)
+    assert report["local"]["median_speedup_over"].keys() == {"generate", "single"}
 
 
 def test_the_ideal_of_a_plan_is_its_longest_path() -> None:

@@ -45,14 +45,23 @@ LAYERS = [
         "text.loops",
         "text.overlap",
     },
-    {"examples", "templates", "default_prompts", "default_plans", "prompt_files", "plan_prompts", "prompts"},
+    {"examples", "templates", "default_prompts", "default_plans", "prompt_files", "plan_prompts", "prompts"}
+    | {"default_items", "fan_out"},
     {"text", "text.assembly", "text.echoes"},
     {"routers", "routers.base", "routers.instructions", "routers.measures", "routers.question"}
     | {"text.length", "text.word_limits"},
-    {"routers.comparisons", "routers.items", "routers.item_lists", "routers.item_targets", "routers.item_words"},
+    {
+        "routers.comparisons",
+        "routers.items",
+        "routers.item_lists",
+        "routers.item_sense",
+        "routers.item_targets",
+        "routers.item_words",
+    }
+    | {"routers.cost_items"},
     {"routers.embedded"},
     {"routers.tasks"},
-    {"routers.gate", "routers.cost", "routers.prompt"},
+    {"routers.gate", "routers.cost", "routers.prompt", "routers.item_prompts"},
     {"routers.auto", "routers.training", "gate"},
     {"ledger", "rate_limits"},
     {"budget"},
@@ -69,7 +78,7 @@ LAYERS = [
 TOP = {
     *("__init__", "__main__", "cli", "_cli", "local", "serve", "evaluation", "ray"),
     *("routers.classifier", "adapters.adoption", "adapters.as_model", "adapters.engines"),
-    *("adapters.reply_format", "adapters.tool_calls", "adapters.tool_use"),
+    *("adapters.points_tool", "adapters.reply_format", "adapters.tool_calls", "adapters.tool_use"),
 }
 """Modules on top of the core; listed so that each new module gets a place."""
 
@@ -303,6 +312,7 @@ def test_the_public_names_are_pinned():
         "SkeletonOfThoughtSynthesizer",
         "SkeletonOfThoughtWorkflow",
         "TransformersLLM",
+        "answer_in_points_tool",
     ]
     for module in (skeleton_of_thought, langchain_sot, llama_index_sot):
         for name in module.__all__:

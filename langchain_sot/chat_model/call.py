@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManager
 from langchain_core.callbacks.base import BaseCallbackHandler
+from langchain_core.outputs import LLMResult
 from langchain_core.runnables import RunnableConfig
 
+from langchain_sot.messages import without_usage
 from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan, rows_of
 
@@ -26,7 +28,10 @@ from its calls they would come a second time, mixed."""
 
 
 class _RunListener(BaseCallbackHandler):
-    """Notes the id of the run when it begins, and ends the answer's calls when the run fails."""
+    """Notes the id of the run when it begins, and ends the answer's calls when the run fails.
+
+    Handlers after it see the run's result without usage, for the tokens are counted at the calls.
+    """
 
     run_inline = True
 
@@ -35,6 +40,9 @@ class _RunListener(BaseCallbackHandler):
 
     def on_chat_model_start(self, serialized: Any, messages: Any, *, run_id: Any, **_: Any) -> None:
         self._call.run_id = run_id
+
+    def on_llm_end(self, response: LLMResult, **_: Any) -> None:
+        response.generations = [[without_usage(generation) for generation in row] for row in response.generations]
 
     def on_llm_error(self, error: BaseException, **_: Any) -> Any:
         self._call.close()

@@ -168,7 +168,17 @@ class DelegatingChatModel(BaseChatModel):
         return cast(LangSmithParams, {**params, "ls_model_type": "chat"})
 
     def _resolve_model_profile(self) -> Any:
-        return getattr(self._inner, "profile", None)
+        """The profile of the `llm`; of what a point's prompt shares with the question, what `point_llm` takes, too."""
+        own = getattr(self._inner, "profile", None)
+        writer = self.chain.point_llm and getattr(find_model(self.chain.point_llm), "profile", None)
+        if not own or not writer:
+            return own and {**own}
+        least = {
+            name: min(own[name], writer[name])
+            for name in own.keys() & writer.keys()
+            if name == "max_input_tokens" or name.endswith("_inputs")
+        }
+        return {**own, **least}
 
     @property
     def config_specs(self) -> list[ConfigurableFieldSpec]:

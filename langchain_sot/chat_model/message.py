@@ -15,7 +15,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.entry import AnswerBatch
-from langchain_sot.messages import usage_metadata
+from langchain_sot.messages import usage_metadata, without_usage
 from langchain_sot.models.resolution import ChainModels
 from langchain_sot.plan import AnswerPlan
 from langchain_sot.results import errors_dict, sources_list
@@ -26,7 +26,7 @@ from skeleton_of_thought.types import Answer, Usage
 if TYPE_CHECKING:
     from skeleton_of_thought.budget import Budget
 
-__all__ = ["AnswerMessages", "as_chunk", "as_message", "joined_results", "with_usage"]
+__all__ = ["AnswerMessages", "as_chunk", "as_message", "joined_results", "uncounted", "with_usage"]
 
 _M = TypeVar("_M", bound=BaseMessage)
 
@@ -69,26 +69,25 @@ class AnswerMessages:
             (answer,) = [done async for _, event in events if (done := _finished(event)) is not None]
         return self._result(answer, work)
 
-    def chunks(self, *, usage: bool) -> Generator[ChatGenerationChunk]:
+    def chunks(self) -> Generator[ChatGenerationChunk]:
         """The answer in document order.
 
-        Args:
-            usage: Whether the last chunk has `usage_metadata`. It is removed once the consumer has taken the chunk, for
-                `BaseChatModel` makes the run's result of the same chunks, and the tokens are counted at the calls.
+        The last chunk has `usage_metadata`, which is removed once the consumer has taken the chunk: `BaseChatModel`
+        makes the run's result of the same chunks, and the tokens are counted at the calls.
         """
         work = self._work(live=True)
         with contextlib.closing(work.run()) as events:
             for _, event in events:
-                if (chunk := self._chunk(event, work, usage=usage)) is not None:
+                if (chunk := self._chunk(event, work)) is not None:
                     yield chunk
                     _drop_usage(chunk, event)
 
-    async def achunks(self, *, usage: bool) -> AsyncGenerator[ChatGenerationChunk]:
+    async def achunks(self) -> AsyncGenerator[ChatGenerationChunk]:
         """Async twin of `chunks`."""
         work = self._work(live=True)
         async with contextlib.aclosing(work.arun()) as events:
             async for _, event in events:
-                if (chunk := self._chunk(event, work, usage=usage)) is not None:
+                if (chunk := self._chunk(event, work)) is not None:
                     yield chunk
                     _drop_usage(chunk, event)
 
@@ -100,13 +99,13 @@ class AnswerMessages:
         message = _answer_message(answer, self.model_name, work.direct(0))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
-    def _chunk(self, event: Event, work: AnswerBatch, *, usage: bool) -> ChatGenerationChunk | None:
+    def _chunk(self, event: Event, work: AnswerBatch) -> ChatGenerationChunk | None:
         if isinstance(event, AnswerDelta):
             return ChatGenerationChunk(message=AIMessageChunk(content=event.text))
         # A message's text cannot be taken back: after an `AnswerRestarted` the answer follows, set apart by the blank
         # line that came before it.
         answer = _finished(event)
-        return None if answer is None else _last_chunk(answer, self.model_name, work.direct(0), usage=usage)
+        return None if answer is None else _last_chunk(answer, self.model_name, work.direct(0))
 
 
 def _finished(event: Event) -> Answer | None:
@@ -141,21 +140,20 @@ def _answer_message(answer: Answer, model_name: str, direct: AIMessage | None) -
     return direct.model_copy(update=own)
 
 
-def _last_chunk(answer: Answer, model_name: str, direct: AIMessage | None, *, usage: bool) -> ChatGenerationChunk:
-    """The last chunk of a stream: the metadata, without text.
+def _last_chunk(answer: Answer, model_name: str, direct: AIMessage | None) -> ChatGenerationChunk:
+    """The last chunk of a stream: the metadata and the usage, without text.
 
     Args:
         answer: The answer.
         model_name: The model's name, for the metadata.
         direct: The model's message of a direct answer, without its text; None on the other route.
-        usage: Whether it has `usage_metadata`.
     """
     metadata = _metadata(answer, model_name)
     message = AIMessageChunk(
         content="",
         additional_kwargs={} if direct is None else direct.additional_kwargs,
         response_metadata=metadata if direct is None else {**direct.response_metadata, **metadata},
-        usage_metadata=_total(metadata[_STAGES]) if usage else None,
+        usage_metadata=_total(metadata[_STAGES]),
         chunk_position="last",
     )
     return ChatGenerationChunk(message=message)
@@ -168,6 +166,12 @@ def with_usage(result: LLMResult) -> LLMResult:
     """
     generations = [[_with_usage(generation) for generation in row] for row in result.generations]
     return result.model_copy(update={"generations": generations})
+
+
+def uncounted(result: ChatResult) -> ChatResult:
+    """The result of the model's run without `usage_metadata`, see `with_usage`."""
+    result.generations = [without_usage(generation) for generation in result.generations]
+    return result
 
 
 def _with_usage(generation: Any) -> Any:
@@ -203,7 +207,7 @@ def _metadata(answer: Answer, model_name: str) -> dict[str, Any]:
         "finish_reasons": {str(e.point.index): e.finish_reason for e in answer.expansions},
         "route": answer.route,
         "reason": answer.reason,
-        "skeleton": list(answer.skeleton.titles) if answer.route == "skeleton" else [],
+        "skeleton": list(answer.skeleton.titles) if answer.route != "direct" else [],
         **({"planning": answer.planning, "plan": answer.skeleton.plan} if answer.planning != "titles" else {}),
         "errors": errors_dict(answer),
         **({"sources": _described(documents)} if documents else {}),

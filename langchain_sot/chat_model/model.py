@@ -27,7 +27,7 @@ from pydantic import ConfigDict, Field, model_validator
 from langchain_sot.chain import SkeletonOfThoughtChain
 from langchain_sot.chat_model.call import ChatCall, batch_call
 from langchain_sot.chat_model.delegation import DelegatingChatModel, suits_chain
-from langchain_sot.chat_model.message import AnswerMessages, joined_results
+from langchain_sot.chat_model.message import AnswerMessages, joined_results, uncounted
 from langchain_sot.chat_model.route import CallRoute, GenerateCall, route_call, side_by_side, with_stop
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
@@ -44,7 +44,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
     The message has the whole answer as its text; streams give it in document order. `usage_metadata` is the sum over
     all calls, and `response_metadata` has:
 
-    - `route`: `"skeleton"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
+    - `route`: `"skeleton"`, `"items"` or `"direct"`, `reason`: why, and `skeleton`: the titles of the points;
     - `errors`, `timings`: as in the chain's output; and `planning`, `plan`, if more than titles were asked for;
     - `sources`, if the chain has a retriever: `id` and `metadata` of each document that was found, without its text;
     - `usage_by_stage`, `usage_by_point`: the usage of all calls of each stage, and of each point;
@@ -63,9 +63,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
 
     **Runs and usage.** The model's run is the parent of the runs of all calls. Usage callbacks, such as
     `get_usage_metadata_callback`, count tokens at the calls, under the name of the model that spent them. The result
-    of the model's own run, as callbacks see it, has no usage, so no token is counted twice. The caller's message and
-    the last chunk of a stream have the usage. Events of version "v3" have none, since LangChain makes them from what
-    callbacks see.
+    of the model's own run, as callbacks see it, has no usage, so no token is counted twice. The caller's message, the
+    last chunk of a stream and the last event of version "v3" have the usage.
 
     **Limits and caches.** `max_concurrency` bounds the calls of one answer. In `batch` it bounds all calls together:
     the answers that run at once share it. Without it, `batch` and `agenerate` have the bound of the chain's `batch`.
@@ -230,26 +229,27 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
             """LangChain's events. In version "v3" those of the whole answer, or of the `llm` if it answers alone."""
             if kwargs.get("version") != "v3":
                 return super().stream_events(input, config, **kwargs)
-            model, config, kwargs = self._for_events(input, config, kwargs)
+            model, config, kwargs = self._for_events(input, config, kwargs, get_callback_manager_for_config)
             return model.stream_events(input, config, **kwargs)
 
     def astream_events(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """LangChain's events. In version "v3" those of the whole answer, or of the `llm` if it answers alone."""
         if kwargs.get("version") != "v3":
             return super().astream_events(input, config, **kwargs)
-        model, config, kwargs = self._for_events(input, config, kwargs)
+        model, config, kwargs = self._for_events(input, config, kwargs, get_async_callback_manager_for_config)
         return model.astream_events(input, config, **kwargs)
 
     def _for_events(
-        self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+        self, value: Any, config: RunnableConfig | None, kwargs: Mapping[str, Any], manager_for: Any
     ) -> tuple[Any, RunnableConfig, dict[str, Any]]:
         settings = {name: setting for name, setting in kwargs.items() if name not in ("version", "stop")}
         route = self._route(value, config, kwargs.get("stop"), settings)
         if route.delegated:
             return self._chosen(route, self._call_config(config), kwargs)
         config = self._call_config(config)
+        copy = self._copy_for(route, config, manager := manager_for(config))
         # The proxy calls the methods of `BaseChatModel`; those of the copy would lead back here.
-        return super(SkeletonOfThoughtChatModel, self._copy_for(route, config)), config, dict(kwargs)
+        return super(SkeletonOfThoughtChatModel, copy), {**config, "callbacks": manager}, dict(kwargs)
 
     def generate(
         self, messages: list[list[BaseMessage]], stop: list[str] | None = None, callbacks: Any = None, **kwargs: Any
@@ -370,7 +370,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         # If a handler listens to tokens, `BaseChatModel` calls `_stream` here, but without the run.
         call = replace(self._call or ChatCall({}), run=run_manager)
         with contextlib.closing(call):  # `BaseChatModel` leaves the stream open if a handler fails
-            return BaseChatModel._generate_with_cache(self._copy(call), messages, stop, run_manager, **kwargs)
+            result = BaseChatModel._generate_with_cache(self._copy(call), messages, stop, run_manager, **kwargs)
+            return uncounted(result)
 
     async def _agenerate_with_cache(
         self,
@@ -383,7 +384,8 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         try:
             async with contextlib.aclosing(call):
                 model = self._copy(call)
-                return await BaseChatModel._agenerate_with_cache(model, messages, stop, run_manager, **kwargs)
+                result = await BaseChatModel._agenerate_with_cache(model, messages, stop, run_manager, **kwargs)
+                return uncounted(result)
         except asyncio.CancelledError as error:
             # `BaseChatModel.agenerate` does not end its runs when its task is cancelled.
             if run_manager is not None:
@@ -417,7 +419,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        chunks = self._answer(messages, run_manager, kwargs).chunks(usage=run_manager is None)
+        chunks = self._answer(messages, run_manager, kwargs).chunks()
         if self._call is not None:
             self._call.source = chunks
         return chunks
@@ -429,7 +431,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        chunks = self._answer(messages, run_manager, kwargs).achunks(usage=run_manager is None)
+        chunks = self._answer(messages, run_manager, kwargs).achunks()
         if self._call is not None:
             self._call.source = chunks
         return chunks

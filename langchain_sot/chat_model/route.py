@@ -26,6 +26,7 @@ from skeleton_of_thought.adapters.replies import FinishReasons, ReplyEnd, aclosi
 from skeleton_of_thought.plan_memory import graph_allowed
 from skeleton_of_thought.routers.base import decide_at_once
 from skeleton_of_thought.types import Conversation
+from skeleton_of_thought.waves import asking_items
 
 __all__ = ["CallRoute", "DirectAnswer", "GenerateCall", "route_call", "side_by_side", "with_stop"]
 
@@ -231,6 +232,7 @@ def route_call(
     if graph_allowed(plan.settings.planning, plan.plans):
         request = replace(request, graph=True)
     conversation = Conversation(tuple(convert_message(message) for message in messages), request)
+    conversation = asking_items(conversation, plan.settings)
     with dropped():
         decision = decide_at_once(ChildRunRouter(plan.router, config), conversation)
     if decision is None:

@@ -18,14 +18,14 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import ConfigDict, Field, model_validator
 
-from langchain_sot.local.engine_request import EngineRequest, convert_tools, make_request
-from langchain_sot.local.structured_output import Method, StructuredOutputParser, json_schema, with_raw
+from langchain_sot.local.engine_request import EngineRequest, convert_tools, make_request, tool_use
+from langchain_sot.local.profile import engine_profile
+from langchain_sot.local.structured_output import Method, StructuredOutputParser, openai_format, with_raw
 from langchain_sot.messages import usage_metadata
 from skeleton_of_thought.adapters.engines import EngineModel, find_engine
 from skeleton_of_thought.adapters.replies import completion_metadata
 from skeleton_of_thought.adapters.reply_format import read_format
 from skeleton_of_thought.adapters.tool_calls import ParsedReply, WrittenCall
-from skeleton_of_thought.adapters.tool_use import ToolUse
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import first_by_position
 from skeleton_of_thought.types import Completion
@@ -96,7 +96,8 @@ class ChatTransformers(BaseChatModel, EngineModel):
     also takes `prefill` (the start of the model's turn, not part of the text), `tools`, `tool_choice` and
     `response_format` (in OpenAI's form).
 
-    With the extra `structured`, a grammar makes replies valid for `bind_tools` and `with_structured_output`.
+    With the extra `structured`, a grammar makes replies valid for `bind_tools` and `with_structured_output`. `profile`
+    tells LangChain's agents and middleware the context window, and whether the model calls tools.
 
     `response_metadata["decoding"]` of a reply is the engine's record (`skeleton_of_thought.types.Decoding`, as a dict):
     seconds of waiting, prefill and decoding, and the rows that were decoded at once.
@@ -142,8 +143,14 @@ class ChatTransformers(BaseChatModel, EngineModel):
 
     @model_validator(mode="after")
     def _load(self) -> Self:
+        loads = self.engine is None
         self.engine = find_engine(self.model, self.model_kwargs, self.engine)
+        if loads and self.profile is None:  # `BaseChatModel` asked before there was an engine
+            self.profile = self._resolve_model_profile()
         return self
+
+    def _resolve_model_profile(self) -> Any:
+        return engine_profile(self.engine, self.model) if self.engine else None
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -285,8 +292,8 @@ class ChatTransformers(BaseChatModel, EngineModel):
             MissingExtra: `tool_choice` forces a call, and llguidance is not installed.
         """
         converted = convert_tools(tools)
-        use = ToolUse(self.engine, converted, tool_choice)
-        if use.grammar is not None:
+        use = tool_use(self.engine, converted, tool_choice, kwargs.get("response_format"))
+        if use is not None and use.grammar is not None:
             self.engine.prepare(use.grammar)
         choice = {} if tool_choice is None else {"tool_choice": tool_choice}
         return self.bind(tools=converted, **choice, **kwargs)
@@ -340,7 +347,7 @@ class ChatTransformers(BaseChatModel, EngineModel):
         if method == "function_calling":
             llm = self.bind_tools([cast("type", schema)], tool_choice="any", **bound)
         elif method in ("json_schema", "json_mode"):
-            response_format = _response_format(method, schema)
+            response_format = openai_format(method, schema)
             if (grammar := read_format(response_format).grammar) is not None:
                 self.engine.prepare(grammar)
             llm = self.bind(response_format=response_format, **bound)
@@ -412,13 +419,6 @@ class ChatTransformers(BaseChatModel, EngineModel):
             "model_provider": "transformers",
             **completion_metadata(completion),
         }
-
-
-def _response_format(method: str, schema: Any) -> dict[str, Any]:
-    if method == "json_mode":
-        return {"type": "json_object"}
-    given = json_schema(schema)
-    return {"type": "json_schema", "json_schema": {"name": str(given.get("title") or "answer"), "schema": given}}
 
 
 def _text_filter(request: EngineRequest) -> Callable[[str], str]:

@@ -19,7 +19,7 @@ from skeleton_of_thought.types import Message
 if TYPE_CHECKING:
     from skeleton_of_thought.local import LocalEngine
 
-__all__ = ["EngineRequest", "convert_tools", "make_request"]
+__all__ = ["EngineRequest", "convert_tools", "make_request", "tool_use"]
 
 _IGNORED_BLOCKS = frozenset({"tool_use", "tool_call", "tool_call_chunk", "function_call", "reasoning", "thinking"})
 """Blocks of earlier replies that repeat `tool_calls`, and reasoning, which models do not get again."""
@@ -62,6 +62,23 @@ def convert_tools(tools: Iterable[Any]) -> list[Tool]:
     return converted
 
 
+def tool_use(engine: LocalEngine, tools: Sequence[Tool], tool_choice: Any, response_format: Any) -> ToolUse | None:
+    """The tools of a request; None where there are none and no choice among them.
+
+    Args:
+        engine: The engine.
+        tools: Descriptions of the tools, as `convert_tools` makes them.
+        tool_choice: The choice among them, as `ToolUse` takes it.
+        response_format: The form of a reply that calls none, as OpenAI's `response_format`; None for free text.
+
+    Raises:
+        InvalidInput, MissingExtra: As for `ToolUse`.
+    """
+    if not tools and tool_choice is None:
+        return None
+    return ToolUse(engine, tools, tool_choice, None if response_format is None else read_format(response_format))
+
+
 def make_request(
     engine: LocalEngine,
     messages: Sequence[BaseMessage],
@@ -84,12 +101,10 @@ def make_request(
     Raises:
         InvalidInput: The messages, tools or format cannot be converted, or exclude each other.
     """
-    use = ToolUse(engine, convert_tools(tools), tool_choice) if tools else None
+    use = tool_use(engine, convert_tools(tools), tool_choice, response_format) if tools else None
     past = use.format if use is not None else find_format(engine) if _calls_in(messages) else None
     chat = _chat(messages, past)
-    if response_format is not None:
-        if use is not None and use.tools:
-            raise InvalidInput("response_format and tools exclude each other: a reply is either the one or a call.")
+    if response_format is not None and not (use is not None and use.tools):
         format_ = read_format(response_format)
         instruct(chat, format_.instruction)
         grammar = format_.grammar

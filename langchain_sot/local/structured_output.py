@@ -18,7 +18,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from skeleton_of_thought.errors import InvalidInput
 
-__all__ = ["Method", "StructuredOutputParser", "json_schema", "with_raw"]
+__all__ = ["Method", "StructuredOutputParser", "json_schema", "openai_format", "with_raw"]
 
 Method = Literal["json_schema", "json_mode", "function_calling"]
 
@@ -43,6 +43,18 @@ def json_schema(schema: Any) -> dict[str, Any]:
         raise InvalidInput(
             f"The schema {schema!r:.80} is not a pydantic class, TypedDict or JSON schema: {error}"
         ) from error
+
+
+def openai_format(method: str, schema: Any) -> dict[str, Any]:
+    """The `response_format` of a method and its schema, in OpenAI's form.
+
+    Raises:
+        InvalidInput: As for `json_schema`.
+    """
+    if method == "json_mode":
+        return {"type": "json_object"}
+    given = json_schema(schema)
+    return {"type": "json_schema", "json_schema": {"name": str(given.get("title") or "answer"), "schema": given}}
 
 
 class StructuredOutputParser(BaseCumulativeTransformOutputParser[Any]):

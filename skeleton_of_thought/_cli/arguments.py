@@ -202,6 +202,13 @@ def add_answer_options(parser: argparse.ArgumentParser, *, sampling: bool = True
         "each builds on; auto: titles, or a graph where the router asks for one (default: %(default)s)",
     )
     add(
+        "--items",
+        choices=("auto", "off"),
+        default=_DEFAULTS.items,
+        help="auto: a question that asks the same of several items, each for itself, is answered item by item, where "
+        "there is a router (default: %(default)s)",
+    )
+    add(
         "--max-depth",
         type=Number(int, 1),
         metavar="N",

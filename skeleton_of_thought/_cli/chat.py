@@ -207,7 +207,7 @@ class Chat:
 
 
 def _summary(answer: Answer, seconds: float) -> str:
-    what = count_points(len(answer.expansions)) if answer.route == "skeleton" else "answered directly"
+    what = "answered directly" if answer.route == "direct" else count_points(answer.skeleton.points)
     return f"({what}, {seconds:.1f} s)"
 
 

@@ -10,7 +10,7 @@ from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.draft import REPEATED
 from skeleton_of_thought.errors import PointError, SotError
 from skeleton_of_thought.routers.base import FAILED
-from skeleton_of_thought.types import Answer
+from skeleton_of_thought.types import Answer, Item
 
 __all__ = ["as_line", "as_options", "explain", "explain_langchain", "explain_openai", "one_line", "shortcomings"]
 
@@ -65,11 +65,12 @@ def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: b
         yield "the model repeated itself, so its answer was ended"
     elif answer.route == "direct":
         yield from _cut_short(answer.finish_reason, "the answer", cuts=cuts)
+    noun = "item" if answer.route == "items" else "point"
     for expansion in answer.expansions:
         if expansion.error is None:
-            yield from _cut_short(expansion.finish_reason, f"point {expansion.point.index}", cuts=cuts)
+            yield from _cut_short(expansion.finish_reason, f"{noun} {expansion.point.index}", cuts=cuts)
     for index, error in answer.errors.items():
-        yield f"point {index} failed: {as_line(explain(error))}"
+        yield f"{noun} {index} failed: {as_line(explain(error))}"
     for expansion in answer.expansions:
         if expansion.missing and expansion.error is None:
             missing = ", ".join(map(str, expansion.missing))
@@ -103,8 +104,9 @@ def explain(error: Exception, by_backend: Callable[[BaseException], str]) -> str
     if isinstance(error, PointError):
         cause = error.__cause__
         why = explain(cause, by_backend) if isinstance(cause, Exception) else one_line(error)
+        noun = "Item" if isinstance(error.point, Item) else "Point"
         return (
-            f"Point {error.point.index} ({error.point.title[:60]!r}) failed: {why} "
+            f"{noun} {error.point.index} ({error.point.title[:60]!r}) failed: {why} "
             "(--on-point-error placeholder keeps the others going.)"
         )
     return str(error) if isinstance(error, SotError) else by_backend(error)

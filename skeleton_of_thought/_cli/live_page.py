@@ -24,7 +24,7 @@ from skeleton_of_thought.events import (
     SkeletonRestarted,
 )
 from skeleton_of_thought.text.assembly import heading
-from skeleton_of_thought.types import Point, Role
+from skeleton_of_thought.types import Item, Point, Role
 
 __all__ = ["Cell", "Page"]
 
@@ -83,6 +83,7 @@ class Page:
         self.points: dict[int, Cell] = {}
         self.roles: dict[Role, Cell] = {}
         self.complete = False
+        self.noun = "points"
         self.reason: str | None = None
         self.direct: list[str] = []
         self.merge: list[str] | None = None
@@ -101,6 +102,8 @@ class Page:
                 self._cell(point)
             case SkeletonDone(skeleton):
                 self.complete = True
+                if any(isinstance(point, Item) for point in skeleton.points):
+                    self.noun = "items"
                 for point in skeleton.points:
                     self._cell(point)
             case PointStarted(point):
@@ -136,7 +139,7 @@ class Page:
         if point.index not in self.points:
             waits = [each for each in point.depends_on if each not in self.points or not self.points[each].ended]
             plan = point.line.removeprefix(str(point))
-            self.points[point.index] = Cell(heading(point), point.index, plan, point.scope, tuple(waits))
+            self.points[point.index] = Cell(_label(point), point.index, plan, point.scope, tuple(waits))
         return self.points[point.index]
 
     def _end(self, point: Point, *, failed: bool) -> None:
@@ -158,4 +161,11 @@ class Page:
         if writing := [role for role, cell in [*self.roles.items()] if not cell.ended]:
             return f"writing the {' and the '.join(writing)}"
         more = "" if self.complete else ", the skeleton is still being written"
-        return f"points done: {sum(cell.ended for cell in cells)} of {len(cells)}{more}"
+        return f"{self.noun} done: {sum(cell.ended for cell in cells)} of {len(cells)}{more}"
+
+
+def _label(point: Point) -> str:
+    """The heading of a point; of an item its mark and its text, which the mark may be."""
+    if not isinstance(point, Item):
+        return heading(point)
+    return point.title if point.mark.endswith((":", "：")) else f"{point.mark} {point.title}".strip()

@@ -19,7 +19,7 @@ from skeleton_of_thought._cli.terminal_text import printable
 from skeleton_of_thought._cli.views import AnswerResult
 from skeleton_of_thought.events import Event
 from skeleton_of_thought.text.assembly import POINT_BREAK, Join, heading, separator
-from skeleton_of_thought.types import Answer, Expansion
+from skeleton_of_thought.types import Answer, Expansion, Item
 
 __all__ = ["LiveView"]
 
@@ -200,9 +200,23 @@ def _document(answer: Answer, join: Join) -> Text:
     """The answer's text, with bold headings."""
     if answer.route == "direct" or answer.merged:
         return Text(printable(answer.text))
+    if answer.route == "items":
+        return _items(answer)
     opening, closing = (Text(printable(text)) for text in (answer.opening, answer.closing))
     sections = (opening, *(_section(expansion, join) for expansion in answer.expansions), closing)
     return Text(POINT_BREAK).join(section for section in sections if section)
+
+
+def _items(answer: Answer) -> Text:
+    """The answers to the items of a question, each after its mark in bold."""
+    document, before = Text(), ""
+    for expansion in answer.expansions:
+        if section := _section(expansion, "numbered"):
+            point = expansion.point
+            gap = point.gap_after(before) if isinstance(point, Item) else POINT_BREAK
+            document.append(gap if document else "").append_text(section)
+            before = expansion.text
+    return document
 
 
 def _section(expansion: Expansion, join: Join) -> Text:

@@ -292,6 +292,7 @@ def settings_of(args: Namespace) -> Settings:
         max_points=args.max_points,
         eager=SWITCHES.get(args.eager, args.eager),
         planning=args.planning,
+        items=args.items,
         max_depth=args.max_depth,
         opening=SWITCHES.get(args.opening, args.opening),
         closing=args.closing,

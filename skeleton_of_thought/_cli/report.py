@@ -81,7 +81,8 @@ def figures(answer: Answer, *, loading: float = 0.0, width: int | None = None) -
         width: The most characters; None for no limit.
     """
     tokens, seconds, timings = answer.usage.output_tokens, answer.timings.total, answer.timings
-    parts = {"what": _count(len(answer.expansions), "point") if answer.route == "skeleton" else "answered directly"}
+    noun = "item" if answer.route == "items" else "point"
+    parts = {"what": "answered directly" if answer.route == "direct" else _count(len(answer.expansions), noun)}
     if answer.route == "direct" and answer.reason:
         parts["why"] = f" ({' '.join(answer.reason.split())})"
     parts["time"] = f", {_count(tokens, 'token')} in {seconds:.1f} s" if tokens else f" in {seconds:.1f} s"
@@ -110,8 +111,8 @@ def _routed(answer: Answer) -> bool:
 
 
 def statistics(answer: Answer) -> list[str]:
-    """Lines about times, tokens and steps; before them the reason if the answer has no points."""
-    lines = [*_direct_reason(answer), _times(answer)]
+    """Lines about times, tokens and steps; before them the reason if no skeleton was written."""
+    lines = [*_reason(answer), _times(answer)]
     usage, stages = answer.usage, answer.usage_by_stage
     if usage.output_tokens:
         cached = f" ({usage.cached_tokens:,} of them reused)" if usage.cached_tokens else ""
@@ -128,7 +129,9 @@ def statistics(answer: Answer) -> list[str]:
     return lines
 
 
-def _direct_reason(answer: Answer) -> list[str]:
+def _reason(answer: Answer) -> list[str]:
+    if answer.route == "items":
+        return [f"answered item by item: {' '.join(answer.reason.split())} (--items off for one call)"]
     if answer.route != "direct":
         return []
     hint = " (--no-router for a skeleton)" if _routed(answer) else ""
@@ -157,7 +160,8 @@ def _decoding(answer: Answer) -> str | None:
         rows = f"{done.mean_rows:.1f}".removesuffix(".0")
         # Over the time of the stage: `decode` counts the seconds of parallel rows once for each row.
         pace = done.output_tokens / max(span.seconds, 1e-9)
-        parts.append(f"{name}: {rows} row{'' if rows == '1' else 's'} at once, {pace:.0f} tokens/s")
+        what = "items" if stage == "point" and answer.route == "items" else name
+        parts.append(f"{what}: {rows} row{'' if rows == '1' else 's'} at once, {pace:.0f} tokens/s")
     return "decoding: " + "; ".join(parts) if parts else None
 
 
@@ -166,6 +170,9 @@ def _steps(answer: Answer) -> str | None:
     tokens = {stage: answer.usage_by_stage.get(stage, Usage()).output_tokens for stage in _STAGE_NAMES}
     skeleton, merge = tokens["skeleton"], tokens["merge"]
     points = {e.point.index: e.usage.output_tokens for e in answer.expansions}
+    if answer.route == "items" and any(points.values()):
+        written, longest = sum(points.values()), max(points.values())
+        return f"normal decoding: about {written:,} steps one after another; here: longest item {longest:,} steps"
     if answer.route == "direct" or not skeleton or not any(points.values()):
         return None
     longest, waits = _longest(answer, points), any(point.depends_on for point in answer.skeleton.points)

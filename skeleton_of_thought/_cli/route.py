@@ -17,16 +17,24 @@ from skeleton_of_thought._cli.terminal_text import json_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.auto import AutoRouter
 from skeleton_of_thought.routers.base import Router
+from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
-from skeleton_of_thought.types import Conversation, Request, RouteDecision
+from skeleton_of_thought.types import Conversation, ItemList, Request, RouteDecision
 
 __all__ = ["COLUMNS", "route", "router_of"]
 
 _LONGEST = 1 << 20
 """The most characters of a line of a CSV file."""
 COLUMNS = ("index", "use_skeleton", "score", "reason")
-"""The columns of the decisions as CSV. `planning` follows where the router may ask for a graph."""
+"""The columns of the decisions as CSV. `planning` follows where the router may ask for a graph; then `items`, their
+number, where some question is answered item by item."""
+_FORMS = {
+    "list": "{count} items of a list",
+    "targets": "one text for {count} targets",
+    "different": "{count} separate texts",
+}
+"""How the items of a question were found, by `ItemList.form`."""
 
 
 def route(args: Namespace, question: str | None) -> int:
@@ -37,7 +45,7 @@ def route(args: Namespace, question: str | None) -> int:
     """
     router = router_of(args)
     system = None if args.system is None else as_utf8(args.system, "The system message")
-    request = Request(graph=args.planning in ("graph", "auto"))
+    request = Request(graph=args.planning in ("graph", "auto"), items=args.items == "auto")
     if args.csv is not None:
         _write_decisions(router, list(_questions(args.csv, args.column)), system, request)
         return 0
@@ -47,7 +55,9 @@ def route(args: Namespace, question: str | None) -> int:
         print(json_text(json.dumps(_as_dict(decision))))
     else:
         answer_route = "skeleton" if decision.use_skeleton else "direct"
-        if decision.use_skeleton and decision.planning:
+        if decision.items is not None:
+            answer_route = f"items ({_how(decision.items)})"
+        elif decision.use_skeleton and decision.planning:
             answer_route += f" ({decision.planning})"
         score = "" if decision.score is None else f" (score {decision.score:.2f})"
         print(f"{answer_route}{score}: {as_line(decision.reason)}")
@@ -62,14 +72,27 @@ def router_of(args: Namespace) -> Router:
         return AutoRouter(
             ClassifierRouter.from_pretrained(args.model, threshold=0.5 if args.threshold is None else args.threshold),
             gate=Gate() if args.gate else None,
+            guard=CostGuard(),
         )
-    return AutoRouter(EmbeddedRouter(args.threshold, weights=args.weights), gate=Gate() if args.gate else None)
+    router = EmbeddedRouter(args.threshold, weights=args.weights)
+    return AutoRouter(router, gate=Gate() if args.gate else None, guard=CostGuard())
 
 
 def _as_dict(decision: RouteDecision) -> dict[str, Any]:
     score = None if decision.score is None else round(decision.score, 4)
-    fields = {"use_skeleton": decision.use_skeleton, "score": score, "reason": decision.reason}
-    return {**fields, "planning": decision.planning} if decision.planning else fields
+    fields: dict[str, Any] = {"use_skeleton": decision.use_skeleton, "score": score, "reason": decision.reason}
+    if decision.planning:
+        fields["planning"] = decision.planning
+    if (items := decision.items) is not None:
+        listed = [{"mark": item.mark, "title": item.title} for item in items.points]
+        fields |= {"route": "items", "form": items.form, "language": items.language}
+        fields |= {"instruction": items.instruction, "items": listed}
+    return fields
+
+
+def _how(items: ItemList) -> str:
+    """How many items a question has, and how they were found."""
+    return _FORMS[items.form].format(count=len(items))
 
 
 def _conversation(question: str, system: str | None, request: Request) -> Conversation:
@@ -100,14 +123,17 @@ def _questions(path: str, column: str) -> Iterator[str]:
 
 
 def _write_decisions(router: Router, questions: list[str], system: str | None, request: Request) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow((*COLUMNS, "planning") if request.graph else COLUMNS)
-    for index, question in enumerate(questions):
+    decisions = []
+    for question in questions:
         try:
-            decision = router.route(_conversation(question, system, request))
+            decisions.append(router.route(_conversation(question, system, request)))
         except InvalidInput as error:  # an empty row has its own line too, and does not stop the others
-            decision = RouteDecision(False, reason=str(error))
-        fields = _as_dict(decision)
-        score = "" if fields["score"] is None else fields["score"]
+            decisions.append(RouteDecision(False, reason=str(error)))
+    more = ["planning"] * request.graph + ["items"] * any(decision.items for decision in decisions)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow((*COLUMNS, *more))
+    for index, decision in enumerate(decisions):
+        score = "" if (score := _as_dict(decision)["score"]) is None else score
         row = (index, "true" if decision.use_skeleton else "false", score, decision.reason)
-        writer.writerow((*row, decision.planning or "") if request.graph else row)
+        own = {"planning": decision.planning or "", "items": len(decision.items or ()) or ""}
+        writer.writerow((*row, *(own[name] for name in more)))

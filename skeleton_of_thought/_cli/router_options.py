@@ -29,6 +29,13 @@ def add_route(commands: Any) -> None:
         help="what the skeleton would say of its points, as in sot ask; with graph or auto, a comparison or a "
         "recommendation gets a graph of points (default: %(default)s)",
     )
+    add(
+        "--items",
+        choices=("auto", "off"),
+        default="auto",
+        help="whether a question that asks the same of several items would be answered item by item, as in sot ask "
+        "(default: %(default)s)",
+    )
     add("--threshold", type=Fraction(), metavar="T", help=THRESHOLD)
     add("--no-gate", dest="gate", action="store_false", help="ask the router only, without the rules before it")
     weights = parser.add_mutually_exclusive_group()

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import Self
 
 from skeleton_of_thought._cli.streams import unwrapped
@@ -21,6 +22,7 @@ from skeleton_of_thought.events import (
     SkeletonDone,
     SkeletonRestarted,
 )
+from skeleton_of_thought.types import Item, Point
 
 __all__ = ["Typewriter", "count_points"]
 
@@ -58,7 +60,8 @@ class Typewriter:
         """Shows an event of the answer."""
         match event:
             case Routed(decision):
-                self._note("listing the points" if decision.use_skeleton else "answering directly")
+                if decision.items is None:  # items are known, and their number follows
+                    self._note("listing the points" if decision.use_skeleton else "answering directly")
             case PointFound():
                 self._points += 1
                 self._note(f"listing the points: {self._points}")
@@ -66,7 +69,7 @@ class Typewriter:
                 self._points = 0
                 self._note("listing the points")
             case SkeletonDone(skeleton):
-                self._note(f"writing {count_points(len(skeleton.points))}")
+                self._note(f"writing {count_points(skeleton.points)}")
             case RoleStarted("opening"):
                 self._note("writing the opening")
             case AnswerDelta(text):
@@ -134,9 +137,10 @@ class Typewriter:
         sys.stdout.write(text)
 
 
-def count_points(count: int) -> str:
-    """The number of points with its noun, as in "1 point"."""
-    return f"{count} point{'' if count == 1 else 's'}"
+def count_points(points: Sequence[Point]) -> str:
+    """The number of points, or of items of a question, with its noun, as in "1 point"."""
+    noun = "item" if points and isinstance(points[0], Item) else "point"
+    return f"{len(points)} {noun}{'' if len(points) == 1 else 's'}"
 
 
 def _cells(text: str) -> int:

@@ -36,6 +36,13 @@ class ResponseFormat:
         return f"Answer with nothing but JSON that is valid against this JSON schema:\n{schema}"
 
     @property
+    def parameters(self) -> dict[str, Any] | None:
+        """The form as the parameters of a tool; None for a form that is not the properties of an object."""
+        if self._schema is None or not isinstance(self._schema.get("properties"), dict):
+            return None
+        return without_extra_properties(self._schema)
+
+    @property
     def grammar(self) -> Grammar | None:
         """The grammar that enforces the form; None if llguidance is not installed.
 

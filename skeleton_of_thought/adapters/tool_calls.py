@@ -256,9 +256,14 @@ class MarkedReader:
 
 
 class ForcedReader:
-    """Reads replies that a grammar limits to one call: nothing but JSON."""
+    """Reads replies that a grammar limits to one call: nothing but JSON.
 
-    def __init__(self) -> None:
+    Args:
+        answer: The name of the tool whose arguments are the answer: they become the text of the reply.
+    """
+
+    def __init__(self, answer: str | None = None) -> None:
+        self._answer = answer
         self._text = ""
 
     def feed(self, text: str) -> str:
@@ -269,7 +274,10 @@ class ForcedReader:
     def finish(self, *, cut: bool) -> ParsedReply:
         """Parses the complete reply."""
         value = _read(self._text)
-        return ParsedReply(calls=[_invalid(self._text, cut)] if value is None else _calls(value[0], self._text))
+        calls = [_invalid(self._text, cut)] if value is None else _calls(value[0], self._text)
+        if self._answer is not None and calls[0]["name"] == self._answer and calls[0]["type"] == "tool_call":
+            return ParsedReply(json.dumps(calls[0]["args"], ensure_ascii=False))
+        return ParsedReply(calls=calls)
 
 
 class TemplateReader:

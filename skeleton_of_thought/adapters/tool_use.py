@@ -19,6 +19,7 @@ from skeleton_of_thought.adapters.tool_calls import (
 from skeleton_of_thought.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from skeleton_of_thought.adapters.reply_format import ResponseFormat
     from skeleton_of_thought.local.engine import LocalEngine
 
 __all__ = ["ToolUse", "call_id"]
@@ -31,24 +32,33 @@ class ToolUse:
         engine: The engine.
         tools: The tools that the model can call.
         choice: None or `"auto"`; `"none"`; `"any"`, `"required"` or True for some tool; or the name of one.
+        form: The form of a reply that calls none of them; None for free text. A grammar holds the reply to one call,
+            of a tool or of one more that takes the answer, whose arguments become the reply's text.
 
     Raises:
         InvalidInput: The model cannot call tools, or not these, or cannot be forced to.
         MissingExtra: A call is forced, and llguidance is not installed.
     """
 
-    def __init__(self, engine: LocalEngine, tools: Sequence[Tool], choice: Any = None) -> None:
+    def __init__(
+        self, engine: LocalEngine, tools: Sequence[Tool], choice: Any = None, form: ResponseFormat | None = None
+    ) -> None:
         self._engine = engine
+        self._answer: str | None = None
         self.format = find_format(engine)
         forced = _forced(tools, choice)
         self.tools = [] if choice == "none" else list(tools)
+        if form is not None and self.tools:
+            answer = _answer_tool(self.tools, form, forced)
+            self._answer = answer["function"]["name"]
+            forced = self.tools = [*self.tools, answer]
         self.grammar = None if forced is None else self._grammar(forced)
 
     def _grammar(self, forced: Sequence[Tool]) -> Any:
         if not self.format.known:
             raise InvalidInput(
-                "tool_choice cannot force this model: only its tokenizer knows the format of its calls. Leave "
-                "tool_choice out."
+                "tool_choice, and response_format beside tools, cannot force this model: only its tokenizer knows the "
+                "format of its calls. Leave them out."
             )
         from skeleton_of_thought.local import Grammar
 
@@ -68,7 +78,7 @@ class ToolUse:
         if not self.tools:
             return None
         if self.grammar is not None:
-            return ForcedReader()
+            return ForcedReader(self._answer)
         if self.format.known:
             return MarkedReader(self.format)
         return TemplateReader(self._engine, self._engine.render(messages, tools=self.tools), self.tools)
@@ -92,6 +102,20 @@ def _forced(tools: Sequence[Tool], choice: Any) -> list[Tool] | None:
             f"tool_choice is {choice!r:.60}; it must be 'auto', 'none', 'any', or the name of a tool ({names})."
         )
     return named
+
+
+def _answer_tool(tools: Sequence[Tool], form: ResponseFormat, forced: Sequence[Tool] | None) -> Tool:
+    """The tool that takes an answer of this form."""
+    if forced is not None or (parameters := form.parameters) is None:
+        raise InvalidInput(
+            "response_format and tools exclude each other, unless the format is the JSON schema of an object and "
+            "tool_choice leaves the model free: leave one of them out."
+        )
+    name = "final_answer"
+    while any(tool["function"]["name"] == name for tool in tools):
+        name += "_"
+    description = "Gives the final answer. Call it as soon as no other tool is needed."
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
 
 
 def call_id(given: str | None, format_: ToolFormat | None) -> str:

@@ -177,7 +177,7 @@ def _points(answer: Answer, explain: Callable[[BaseException], str]) -> tuple[Po
 
 
 def _plain(answer: Answer, plain: Callable[[str], str]) -> str:
-    # Titles are a mark of the form, too: a merge and a direct answer have none.
+    # Titles are a mark of the form, too: a merge and a direct answer have none. Items are the question's own list.
     pointed = answer.route == "skeleton" and not answer.merged
     if not pointed:
         return plain(answer.text)
@@ -194,7 +194,8 @@ def _estimates(answer: Answer) -> dict[str, Usage]:
     """The tokens of an answer whose calls nobody has counted, from its texts alone."""
     if answer.usage.output_tokens:
         return {}
-    texts = {"skeleton": str(answer.skeleton), "point": "".join(each.text for each in answer.expansions)}
+    skeleton = "" if answer.route == "items" else str(answer.skeleton)  # nobody wrote one of items
+    texts = {"skeleton": skeleton, "point": "".join(each.text for each in answer.expansions)}
     texts |= {"opening": answer.opening, "closing": answer.closing}
     if answer.route == "direct" or answer.merged:
         texts["direct" if answer.route == "direct" else "merge"] = answer.text

@@ -47,14 +47,14 @@ class Quality(TypedDict):
         dependent_points: Points that build on others.
         waves: Mean waves of points, one after the other, of answers with points.
         plan_share: Mean share of the answer's seconds in which its skeleton was written, of answers with points.
-        title_echo: Share of the points with text that begin by repeating their title.
+        title_echo: Share of the points with text, items left out, that begin by repeating their title.
         cut: Points, and direct answers, that the limit of tokens cut.
         cut_answers: Answers with such an end.
         failed_points: Points that failed.
         empty_points: Points without text that did not fail.
         empty_answers: Answers without text.
         merged: Answers that a merge rewrote.
-        routes: Answers by route: `"skeleton"`, `"direct"`.
+        routes: Answers by route: `"skeleton"`, `"items"`, `"direct"`.
     """
 
     answers: int
@@ -95,7 +95,6 @@ def quality(rows: Iterable[Row], way: str, base: str, *, vectors: Vectors | None
     answers = [row for row in counted if row.way == way]
     words = {text: bare_words(text) for text in dict.fromkeys(row.text for row in counted)}
     points = [point for row in answers for point in row.points]
-    texts = [point for point in points if _written(point)]
     sizes = [len(row.points) for row in answers if row.points]
     words_ratio, words_interval = (
         (None, None)
@@ -118,7 +117,7 @@ def quality(rows: Iterable[Row], way: str, base: str, *, vectors: Vectors | None
         "dependent_points": sum(bool(point.depends_on) for point in points),
         "waves": _mean(max(point.wave for point in row.points) for row in answers if row.points),
         "plan_share": _mean(map(_plan_share, answers)),
-        "title_echo": _mean(title_echo(point) for point in texts),
+        "title_echo": _mean(title_echo(point) for row in answers for point in _titled(row)),
         "cut": sum(map(_cuts, answers)),
         "cut_answers": sum(_cuts(row) > 0 for row in answers),
         "failed_points": sum(bool(point.error) for point in points),
@@ -137,6 +136,11 @@ def _cuts(row: Row) -> int:
 def _plan_share(row: Row) -> float | None:
     start, end, _ = row.stages.get("skeleton", (0.0, 0.0, None))
     return _over(end - start, row.seconds) if row.points else None
+
+
+def _titled(row: Row) -> list[PointRow]:
+    """The points with text that have a title of their own; that of an item is the question's."""
+    return [] if row.route == "items" else [point for point in row.points if _written(point)]
 
 
 def _written(point: PointRow) -> bool:

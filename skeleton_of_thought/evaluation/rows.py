@@ -69,7 +69,7 @@ class Row:
         error: Why there is no answer, in one line; empty for an answer.
         error_type: The type of its error, such as `"APIConnectionError"`; empty for an answer.
         text: The answer; of one that failed, the text until then.
-        route: `"skeleton"` or `"direct"`.
+        route: `"skeleton"`, `"items"` or `"direct"`.
         reason: Why this route was taken.
         seconds: From the start to the end of the answer.
         first_text: Seconds to its first text; None if there was none.
@@ -84,7 +84,7 @@ class Row:
         merged: Whether the text is that of a merge.
         merge_error: Why a merge failed, in one line; empty if it did not, or if there was none.
         role_errors: Why the opening or the closing is missing, in one line each.
-        points: Its points in document order; empty for a direct answer.
+        points: Its points in document order, or the items of its question; empty for a direct answer.
         stages: Start, end and first text of each stage, in seconds since the answer began.
         plain: The same content as plain paragraphs, without marks.
         order: Its place among the answers to this question and repeat, from 0: the ways rotate.

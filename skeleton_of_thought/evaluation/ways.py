@@ -71,7 +71,12 @@ WAYS: dict[str, Way] = {
     for way in (
         Way("normal", "one ordinary call with the plain question", make_router=_direct),
         Way("sot", "always a skeleton, and its points side by side"),
-        Way("auto", "a skeleton where the router finds that it pays, else one ordinary call", {}, _auto),
+        Way(
+            "auto",
+            "a skeleton, or a call for each item of a list, where that pays by the router; else one ordinary call",
+            {},
+            _auto,
+        ),
         Way("merge", "always a skeleton; a last call makes one text of the points", {"merge": True}),
         Way("scoped", "always a skeleton that says what each point covers", {**_POINTS, "planning": "scoped"}),
         Way(

@@ -16,7 +16,7 @@ from skeleton_of_thought.routers.base import (
 from skeleton_of_thought.routers.cost import CostGuard
 from skeleton_of_thought.routers.embedded import EmbeddedRouter
 from skeleton_of_thought.routers.gate import Gate
-from skeleton_of_thought.types import Answer, Conversation, RouteDecision
+from skeleton_of_thought.types import Answer, Conversation, ItemsDecision, RouteDecision
 
 __all__ = ["AutoRouter", "as_router"]
 
@@ -64,6 +64,8 @@ class AutoRouter:
 
     def route(self, conversation: Conversation) -> RouteDecision:
         """See `Router.route`."""
+        if conversation.request.items and (found := self._items(conversation)) is not None:
+            return found
         gated = None if self.gate is None else self.gate.route(conversation)
         if gated is not None and not gated.use_skeleton:
             return gated
@@ -71,6 +73,8 @@ class AutoRouter:
 
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
+        if conversation.request.items and (found := self._items(conversation)) is not None:
+            return found
         gated = None if self.gate is None else self.gate.route(conversation)
         if gated is not None and not gated.use_skeleton:
             return gated
@@ -78,6 +82,8 @@ class AutoRouter:
 
     def at_once(self, conversation: Conversation) -> RouteDecision | None:
         """The decision if it needs no call: the gate and the embedded router need none, other routers may."""
+        if conversation.request.items and (found := self._items(conversation)) is not None:
+            return found
         gated = None if self.gate is None else self.gate.route(conversation)
         if gated is not None and not gated.use_skeleton:
             return gated
@@ -94,6 +100,19 @@ class AutoRouter:
     def races(self) -> bool:
         """Whether the skeleton is written while the router decides, see `Router`."""
         return races(self.router)
+
+    def _items(self, conversation: Conversation) -> RouteDecision | None:
+        """The decision on a question about several items, each for itself; None for another question."""
+        request = conversation.request
+        if request.tools or request.response_format or conversation.attachments:
+            return None
+        from skeleton_of_thought.routers.item_prompts import asks_otherwise
+        from skeleton_of_thought.routers.items import find_items
+
+        if (items := find_items(conversation.question)) is None or asks_otherwise(conversation, items):
+            return None
+        refused = None if self.guard is None else self.guard.items(conversation, items)
+        return refused or ItemsDecision(True, reason=f"it asks the same of {len(items)} items", items=items)
 
     def _guarded(
         self, conversation: Conversation, decision: RouteDecision, gated: RouteDecision | None

@@ -326,6 +326,7 @@ class Combined:
         planning: Planning | None = None
         failures: list[str] = []
         decided: RouteDecision | None = None
+        by_items: RouteDecision | None = None
         for router in self.routers:
             decision = yield router
             if decision.usage is not None:
@@ -337,11 +338,15 @@ class Combined:
                     break
                 continue
             decided = decision
+            if decision.items is not None:
+                by_items = decision
             if decision.planning == "graph" or planning is None:
                 planning = decision.planning
             if self._stands(decision):
                 break
         decided = decided or RouteDecision(False)
+        if self.how == "all" and by_items is not None and decided.use_skeleton:
+            decided = by_items  # whoever knows the items knows most of the question
         reasons = [*filter(None, [decided.reason]), *failures]
         # Of routers that all want a skeleton, the one that asks for a graph may not be the last.
         kind = planning if self.how == "all" and decided.use_skeleton else decided.planning

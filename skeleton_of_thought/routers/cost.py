@@ -16,7 +16,7 @@ from typing import Any
 
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.routers.comparisons import asks_for_graph
-from skeleton_of_thought.types import Answer, Conversation, Planning, RouteDecision
+from skeleton_of_thought.types import Answer, Conversation, ItemList, Planning, RouteDecision
 
 __all__ = ["CostGuard", "Estimate", "Pace"]
 
@@ -39,6 +39,8 @@ _OF_POINTS = frozenset(
     ("points", "point_tokens", "point_pace", "skeleton_tokens", "skeleton_whole", "cached", "gain", "gain_squared")
 )
 """The means that differ between graphs and other skeletons."""
+_OF_ALONE = frozenset(("latency", "pace", "skeleton_whole", "direct_whole"))
+"""The means of calls that run alone."""
 _WAVES, _PARENTS = 2.0, 5.0
 """The waves of a graph, and the texts of points in the prompts of others, before any graph is measured."""
 _FURTHER_WAVE = 0.7
@@ -57,30 +59,37 @@ class Pace:
     Flows report all their answers (`observe`). If a backend reports no usage, words are counted, at four tokens for
     three words, which is precise enough to compare a skeleton with a direct answer.
 
-    Answers whose points wait for each other (`planning="graph"`) are measured apart: see `of_graphs`.
+    Answers whose points wait for each other (`planning="graph"`) are measured apart, see `of_graphs`; so are answers by
+    items, see `of_items`.
 
     Attributes:
-        answers: The number of answers with points that were measured, without graphs.
+        answers: The number of answers with points that were measured, without graphs and items.
         graphs: The number of graphs that were measured.
+        items: The number of answers by items that were measured.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._means: dict[str, float] = {}
-        self.answers = self.graphs = 0
+        self._item_means: dict[str, float] = {}
+        self.answers = self.graphs = self.items = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Locks cannot be copied or pickled; engines and chains, which hold a router, are.
         with self._lock:
-            return {"means": dict(self._means), "answers": self.answers, "graphs": self.graphs}
+            counts = {"answers": self.answers, "graphs": self.graphs, "items": self.items}
+            return {"means": dict(self._means), "item_means": dict(self._item_means), **counts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._item_means = threading.Lock(), dict(state.get("item_means", {}))
         self._means = {name: getattr(mean, "value", mean) for name, mean in state["means"].items()}
-        self.answers, self.graphs = state["answers"], state.get("graphs", 0)
+        self.answers, self.graphs, self.items = state["answers"], state.get("graphs", 0), state.get("items", 0)
 
     def observe(self, answer: Answer) -> None:
         """Learns from an answer's timings and usage."""
+        if answer.route == "items":
+            self._observe_items(answer)
+            return
         found = _alone(answer)
         if answer.route == "skeleton" and answer.expansions:
             _add_points(answer, found)
@@ -96,6 +105,16 @@ class Pace:
             alone = {"pace", "skeleton_whole", "direct_whole", f"{_GRAPH}skeleton_whole"} & self._means.keys()
             if measured and alone:
                 self.answers, self.graphs = self.answers + (not graph), self.graphs + graph
+
+    def _observe_items(self, answer: Answer) -> None:
+        from skeleton_of_thought.routers.cost_items import measure_items
+
+        found = measure_items(answer, self.means(), _words_as_tokens)
+        with self._lock:
+            for name, value in found.items():
+                mean = self._item_means.get(name, value)
+                self._item_means[name] = mean + _NEWEST * (value - mean)
+            self.items += "gain" in found
 
     @property
     def doubt(self) -> float:
@@ -123,6 +142,14 @@ class Pace:
             flat["point_pace"] *= slower
         graphs._means = {"parents": _PARENTS, "slower": slower, **flat, **own}
         return graphs
+
+    def of_items(self) -> Pace:
+        """The measurements for answers by items, as they are now, and those of calls that run alone."""
+        items = Pace()
+        with self._lock:
+            items._means = {name: self._means[name] for name in _OF_ALONE & self._means.keys()} | self._item_means
+            items.items = self.items
+        return items
 
     def get(self, name: str, default: float) -> float:
         """A mean by its name, or the default before the first measurement."""
@@ -362,9 +389,7 @@ class CostGuard:
             f"cost guard: about {estimate.skeleton_seconds:.1f} s instead of {estimate.direct_seconds:.1f} s "
             f"for about {estimate.extra_tokens:,} more prompt tokens"
         )
-        instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
-        # The guard refuses only if the measurements agree.
-        if instant or estimate.speedup * pace.doubt >= self.min_speedup:
+        if self._is_fast(estimate, pace):
             return RouteDecision(True, reason=saves)
         if self._may_retry():
             return RouteDecision(True, reason=f"{saves}; measured again after {self._retry} direct answers")
@@ -375,6 +400,33 @@ class CostGuard:
     async def aroute(self, conversation: Conversation) -> RouteDecision:
         """Async twin of `route`."""
         return self.route(conversation)
+
+    def items(self, conversation: Conversation, items: ItemList) -> RouteDecision | None:
+        """A direct decision with the figures as the reason where answering item by item would not pay; else None.
+
+        `max_extra_tokens`, `min_speedup`, `capacity`, `enough` and `retry` mean for items what they mean for skeletons.
+        Without measurements, too, items do not pay where little of their answers is written side by side, as with a
+        rating for each of a few (`cost_items.LEAST_STEPS`), unless `min_speedup` is 0.
+        """
+        from skeleton_of_thought.routers.cost_items import estimate_items, refusal
+
+        pace, room = self.pace.of_items(), conversation.request.max_concurrency
+        if self._capacity is not None:
+            capacity = max(1, self._capacity()) if callable(self._capacity) else self._capacity
+            room = capacity if room is None else min(capacity, room)
+        cost = estimate_items(conversation, items, pace.means(), _words_as_tokens, room)
+        measured, estimate = pace.items >= self._enough, Estimate(0, cost.direct_seconds, cost.items_seconds, room)
+        slow = measured and not self._is_fast(estimate, pace)
+        reason = refusal(cost, self.max_extra_tokens, self.min_speedup, room, slow=slow)
+        # Another measurement changes neither the length of a prompt nor the room.
+        if reason is None or (measured and room != 1 and cost.fits(self.max_extra_tokens) and self._may_retry()):
+            return None
+        return RouteDecision(False, reason=f"cost guard: {reason}")
+
+    def _is_fast(self, estimate: Estimate, pace: Pace) -> bool:
+        """Whether the time is short enough beside that of a direct answer; it is where the measurements disagree."""
+        instant = max(estimate.direct_seconds, estimate.skeleton_seconds) < _INSTANT
+        return instant or estimate.speedup * pace.doubt >= self.min_speedup
 
     def _pace(self, conversation: Conversation, planning: Planning | None) -> Pace:
         """The measurements for this kind of skeleton; those of graphs, too, where all measured skeletons are graphs."""

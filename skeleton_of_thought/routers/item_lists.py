@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "lines_after",
     "lines_before",
     "marked",
+    "named_row",
     "pieces",
     "quotations",
     "quoted",
@@ -52,8 +54,8 @@ class ListInText:
 _DENSE = "\u3001-\u30ff\u3400-\u9fff\uff01-\uffef"
 _MARK = re.compile(
     r"(?P<indent>[ \t\u3000]{0,20})(?P<mark>"
-    r"\*{0,2}[(\[（【]?(?:\d{1,3}|[A-Za-z]|[一二三四五六七八九十]{1,3})[.)\]:．）】、：]\*{0,2}|"
-    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—]|"
+    r"\*{0,2}[(\[（【]?(?:\d{1,3}|[A-Za-zа-яА-Я]|[一二三四五六七八九十]{1,3})[.)\]:．）】、：]\*{0,2}|"
+    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—>]|"
     r"(?P<label>[^\W\d_]{1,20}) ?[#№]?\d{1,3}[:.)：])"
     rf"(?:[ \t\u3000]+|(?<=[.．、：）】①-⑳・])(?=[{_DENSE}])|(?=$))"
 )
@@ -88,6 +90,8 @@ def _read(at: int, line: str) -> _Line | None:
         number, style = ord(mark) - ord("①") + 1, "①"
     elif (bare := mark.strip("*()[].:（）【】．、：")) and len(bare) == 1 and bare.isascii() and bare.isalpha():
         number, style = ord(bare.lower()) - ord("a") + 1, mark.replace(bare, "A" if bare.isupper() else "a")
+    elif len(bare) == 1 and "а" <= bare.lower() <= "я":
+        number, style = ord(bare.lower()) - ord("а") + 1, mark.replace(bare, "Я" if bare.isupper() else "я")
     elif bare and bare[-1] in _HAN_DIGITS:
         number = _HAN_DIGITS.index(bare[-1]) + 1 + (10 if len(bare) == 2 and bare[0] == "十" else 0)
         style = mark.replace(bare, "一")
@@ -214,6 +218,10 @@ def _style(mark: str) -> str:
 # --- lines and paragraphs -------------------------------------------------------------------------
 
 
+_LEAD_LINES, _FEWEST_LINES, _LINE = 3, 3, 160
+"""Lines of an instruction, lines of it and its list, and characters of an item, where no blank line stands between."""
+
+
 def _blocks(text: str) -> list[list[str]]:
     """The paragraphs, each a list of lines."""
     blocks: list[list[str]] = [[]]
@@ -225,15 +233,22 @@ def _blocks(text: str) -> list[list[str]]:
     return blocks
 
 
-def lines_after(text: str, instructs: Callable[[str], bool]) -> ListInText | None:
-    """Unmarked lines or paragraphs after a lead that ends with a colon or is a paragraph by itself.
+def lines_after(
+    text: str, instructs: Callable[[str], bool], speaks_of_items: Callable[[str], bool]
+) -> ListInText | None:
+    """Unmarked lines or paragraphs after a lead that ends with a colon, is a paragraph, or speaks of the items.
 
     Args:
         text: The text.
         instructs: Whether a paragraph after the list is one of the instruction.
+        speaks_of_items: Whether a line says "each" or "these words", so that the lines after it may be those.
     """
     blocks = _blocks(text)
     colon = next((n for n, line in enumerate(blocks[0]) if line.endswith((":", "："))), None)
+    if colon is None and len(blocks[0]) > _FEWEST_LINES and len(blocks) < 3:
+        colon = next((n for n, line in enumerate(blocks[0][:_LEAD_LINES]) if speaks_of_items(line)), None)
+        if colon is not None and max(map(len, blocks[0][colon + 1 :]), default=0) > _LINE:
+            return None
     if colon is None and (len(blocks) == 1 or len(blocks[0]) > 1):
         return None
     cut = len(blocks[0]) if colon is None else colon + 1
@@ -311,12 +326,22 @@ _MOST_PIECES = 200
 """The most commas of a row."""
 _SEMICOLON = re.compile(r"[;；]")
 _COMMA = re.compile(r"[,，、]")
-_LAST = re.compile(rf"(?:^|\s){_AND}\s", re.I)
+AND = {
+    "en": "and|or",
+    "de": "und|oder|sowie",
+    "fr": "et|ou",
+    "es": "y|e|o|u",
+    "it": "ed?|oppure|o",
+    "pt": "e|ou",
+    "nl": "en|of",
+    "ru": "и|или",
+}
+"""The words before the last item of a row."""
 _LAST_DENSE = re.compile(r"(?:和|与|及|以及)")
 _ENDS = re.compile(r"[.!?。！？]+(?=\s|$|[^\x00-\x7f])")
 
 
-def pieces(text: str) -> ListInText | None:
+def pieces(text: str, language: str) -> ListInText | None:
     """The pieces between commas or semicolons after the last colon, up to the end of their sentence."""
     colon = max(map(text.rfind, ":："))
     if colon < 0:
@@ -329,24 +354,63 @@ def pieces(text: str) -> ListInText | None:
     if "\n" in row:
         row, _, after = row.partition("\n")
         tail = f"{after}{body[end.start() : end.end()] if end else ''} {tail}".strip()
-    if sum(map(row.count, ",，、;；")) > _MOST_PIECES or len(items := split_row(row)) < 2:
+    if not 0 < sum(map(row.count, ",，、;；")) <= _MOST_PIECES or len(items := split_row(row, language)) < 2:
+        return None
+    # "Anna, 80" may be the first of several lines.
+    if "\n" in body and len(items) < 3:
         return None
     return ListInText(text[: colon + 1].strip(), items, tail, "commas", inline=True)
 
 
-def split_row(row: str) -> tuple[str, ...]:
+_NAME = r"[A-ZÀ-ÖØ-ÞА-ЯЁ][\w.'’&-]{0,30}(?: (?:(?:of|the|de|la|del|da|von|van) )?[A-ZÀ-ÖØ-ÞА-ЯЁ][\w.'’&-]{0,30}){0,3}"
+_NAMES = re.compile(rf"{_NAME}(?:, {_NAME}){{0,19}},? {_AND} {_NAME}(?!\w)")
+_ROW_TEXT = 600
+"""Characters of the longest text that is read for a row of names."""
+_OF = re.compile(
+    r"\b(?:of|for|von|für|de|des|pour|di|per|para|por|van|voor|для|из|städte|länder|cities|countries|firms|companies)\s$",
+    re.I,
+)
+
+
+def named_row(text: str, language: str, eaches: Callable[[str, str], bool]) -> ListInText | None:
+    """A row of names in the sentence of a text of one line, with "each" before or after: "for each of Rome and Oslo".
+
+    Args:
+        text: The text.
+        language: Its language.
+        eaches: Whether some words of a language say "each".
+    """
+    if len(text) > _ROW_TEXT or "\n" in text or language not in AND:
+        return None
+    rows = [row for row in _NAMES.finditer(text) if len(split_row(row[0], language)) > 2]
+    if len(rows) != 1:
+        return None
+    lead, tail = text[: rows[0].start()], text[rows[0].end() :]
+    before, after = " ".join(lead.split()[-4:]), " ".join(tail.split()[:2])
+    if not _OF.search(lead) or not (eaches(before, language) or eaches(after, language)):
+        return None
+    return ListInText(lead.strip(), split_row(rows[0][0], language), tail.strip(), "names", inline=True)
+
+
+def split_row(row: str, language: str) -> tuple[str, ...]:
     """The pieces of a row: between semicolons if it has two, else between commas, the last after an "and"."""
+    last_and = _last_and(language)
     parts = _SEMICOLON.split(row.strip())
     if len(parts) < 3:
         parts = _COMMA.split(row.strip())
-        last = _LAST.split(parts[-1])
+        last = last_and.split(parts[-1])
         if len(last) == 1 and len(parts) > 1:
             last = _LAST_DENSE.split(parts[-1])
         if len(last) == 2:
             parts = [*parts[:-1], *last]
-    elif (only := _LAST.match(parts[-1])) is not None:
+    elif (only := last_and.match(parts[-1])) is not None:
         parts[-1] = parts[-1][only.end() :]
     return tuple(_stripped(parts))
+
+
+@cache
+def _last_and(language: str) -> re.Pattern[str]:
+    return re.compile(rf"(?:^|\s)(?:{AND.get(language, AND['en'])})\s", re.I)
 
 
 def _stripped(parts: Iterable[str]) -> Iterable[str]:

@@ -22,9 +22,13 @@ _HEAD, _TAIL = 2000, 1000
 """Characters at either end of a text where its instruction stands."""
 _ENDS = 300
 """Characters at either end of it that tell its language."""
+_NEAR_END = 400
+"""Characters between the sentence that names targets and the nearer end of the text."""
 _SENTENCE = 700
 """Characters of the longest sentence that names targets."""
 _DENSE = ("zh", "ja")
+_NAMED = "named"
+"""The kind of targets that the words before them tell."""
 _AND = {
     "en": "and",
     "de": "und|sowie",
@@ -54,12 +58,37 @@ def find_targets(text: str) -> ItemList | None:
                 found = _versions(text, start, start + len(row[0]), kind, language)
                 if found is not None:
                     return found
+        if language and (named := _named_kind(seen, language)) is not None and seen is text:
+            return _versions(text, *named, _NAMED, language)
     return None
+
+
+def _named_kind(text: str, language: str) -> tuple[int, int] | None:
+    """Where a row has as many targets as the words before it say: "in three styles: pirate, poet, judge"."""
+    pattern = _announced(language)
+    for found in pattern.finditer(text) if pattern is not None else ():
+        count = _number(found["number"].casefold(), language)
+        if 1 < count == len(split_row(found["row"], language)):
+            return found.span("row")
+    return None
+
+
+@cache
+def _announced(language: str) -> re.Pattern[str] | None:
+    names = _kinds(language).get("counted")
+    if language in _DENSE or not names:
+        return None
+    return re.compile(
+        rf"(?<!\w){_toward(language).pattern}(?P<number>\w{{1,14}})\s(?:\w{{1,14}}\s)?(?:{'|'.join(names)})\s?:\s"
+        r"(?P<row>[^.:;\n\"“„«]{5,200})(?=[.\n]|$)",
+        re.I,
+    )
 
 
 def _versions(text: str, start: int, end: int, kind: str, language: str) -> ItemList | None:
     begin, stop = _sentence(text, start, end)
-    if stop - begin > _SENTENCE:
+    # Further inside, a sentence is one of a document.
+    if stop - begin > _SENTENCE or (begin > _NEAR_END and len(text) - stop > _NEAR_END):
         return None
     before, row = _without_count(text[begin:start], language), text[start:end]
     if (toward := _toward(language).match(row)) is not None:
@@ -70,7 +99,7 @@ def _versions(text: str, start: int, end: int, kind: str, language: str) -> Item
     words = read_words(f"{before} ★ {after}", language)
     if words.has("whole", "neighbour", "together") or not _asks_for_versions(words, kind, row, language):
         return None
-    names = _BETWEEN.split(row) if language in _DENSE else split_row(row)
+    names = _BETWEEN.split(row) if language in _DENSE else split_row(row, language)
     targets = [_without(_toward(language), name) for name in names if name]
     points = tuple(
         Item(index, name, mark=f"{name}:", tight=True, ask=_ask(before, target, after, language))
@@ -104,8 +133,10 @@ def _asks_for_versions(words: Words, kind: str, row: str, language: str) -> bool
     at = words.words.index("★")
     if at - 1 in words.hits.get("from", ()):
         return False
+    if kind == _NAMED:
+        return True
     if kind == "tone" and not words.has("to_tone"):
-        return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row))
+        return words.has("tone_one") and all(_article(language).match(target) for target in split_row(row, language))
     return words.has(f"to_{kind}")
 
 

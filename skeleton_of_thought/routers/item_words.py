@@ -97,14 +97,12 @@ def read_words(text: str, language: str) -> Words:
 
 def _found(words: Sequence[str], language: str) -> Iterable[tuple[int, int, str]]:
     phrases, stems = _table(language)
-    for at, word in enumerate(words):
-        for phrase, name in phrases.get(word, ()):
-            # Most phrases fail at their second word.
-            second = phrase[1] if len(phrase) > 1 else _GAP
-            if second != _GAP and second[-1] != "*" and words[at + 1 : at + 2] != [second]:
-                continue
-            if (end := _end(words, at, phrase)) is not None:
-                yield at, end, name
+    following = (*words[1:], "")
+    for at, (word, after) in enumerate(zip(words, following, strict=False)):
+        if (by_second := phrases.get(word)) is not None:
+            for phrase, name in (*by_second.get(after, ()), *by_second.get(_GAP, ())):
+                if (end := _end(words, at, phrase)) is not None:
+                    yield at, end, name
         for stem, name in stems.get(word[:_SHORTEST], ()):
             if word.startswith(stem):
                 yield at, at + 1, name
@@ -139,13 +137,13 @@ def entries_of(language: str) -> Iterable[tuple[str, str]]:
                 yield name.strip(), entry
 
 
-_Phrases = Mapping[str, Sequence[tuple[Sequence[str], str]]]
+_Phrases = Mapping[str, Mapping[str, Sequence[tuple[Sequence[str], str]]]]
 
 
 @cache
 def _table(language: str) -> tuple[_Phrases, Mapping[str, Sequence[tuple[str, str]]]]:
-    """The phrases by their first word, and the stems by their first letters."""
-    phrases: dict[str, list[tuple[Sequence[str], str]]] = {}
+    """The phrases by their first and their second word if that is one, and the stems by their first letters."""
+    phrases: dict[str, dict[str, list[tuple[Sequence[str], str]]]] = {}
     stems: dict[str, list[tuple[str, str]]] = {}
     for name, spelled in (*entries_of(language), *entries_of("all")):
         entry = spelled.casefold()
@@ -153,7 +151,9 @@ def _table(language: str) -> tuple[_Phrases, Mapping[str, Sequence[tuple[str, st
             stems.setdefault(entry[:-1][:_SHORTEST], []).append((entry[:-1], name))
             continue
         parts = [part for piece in entry.split() for part in ([piece] if piece[-1] == "*" else _words(piece))]
-        phrases.setdefault(parts[0], []).append((parts, name))
+        # Many phrases begin with "a" or "the", and fail at their second word.
+        second = parts[1] if len(parts) > 1 and parts[1][-1] != "*" else _GAP
+        phrases.setdefault(parts[0], {}).setdefault(second, []).append((parts, name))
     return phrases, stems
 
 

@@ -52,9 +52,11 @@ class ServedModel:
 
     def conversation(self, request: ChatRequest) -> Conversation:
         """The conversation of a request that suits, with the room for its calls."""
-        planning = request.sot.settings.get("planning", self.settings.settings.planning)
+        own, asked = self.settings.settings, request.sot.settings
+        planning, items = asked.get("planning", own.planning), asked.get("items", own.items)
         # The router decides before there is a flow, which would say so itself.
-        return conversation_of(request, max_concurrency=self._room, graph=planning in ("graph", "auto"))
+        may = {"graph": planning in ("graph", "auto"), "items": items == "auto"}
+        return conversation_of(request, max_concurrency=self._room, **may)
 
     def decide(self, request: ChatRequest, conversation: Conversation) -> RouteDecision:
         """Whether a request is answered through a skeleton."""

@@ -100,7 +100,7 @@ class Completion:
             at: Seconds since the request came in.
         """
         message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-        if skeleton and answer.skeleton.points:
+        if skeleton and answer.skeleton.points and answer.route == "skeleton":  # items are no skeleton of a model
             message["reasoning_content"] = f"{answer.skeleton}\n"
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish_reason(answer)}
         whole = {**self.head("chat.completion"), "choices": [choice], "usage": _usage(answer)}

@@ -95,6 +95,7 @@ class ChatCompletions:
             conversation = model.conversation(request)
             decision = model.decide(request, conversation)
             route, reason = "skeleton" if decision.use_skeleton else "direct", decision.reason
+            route = "items" if decision.items is not None else route
             if decision.use_skeleton or request.sot.events:
                 response.route(route, reason)
                 async with self._counted(request, route, response):

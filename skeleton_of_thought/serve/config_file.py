@@ -42,6 +42,7 @@ _CHAIN = {
     "words": "point_words",
     "eager": "eager",
     "planning": "planning",
+    "items": "items",
     "max_depth": "max_depth",
     "opening": "opening",
     "closing": "closing",

@@ -44,7 +44,7 @@ class Record:
         texts: Whether the line may have its question and its answer.
         status: The HTTP status; None until the response starts.
         model: The model's name, as the caller gave it.
-        route: `"skeleton"`, `"direct"` or `"passed"`.
+        route: `"skeleton"`, `"items"`, `"direct"` or `"passed"`.
         usage: The tokens.
         first: Seconds until the first text.
         question: The question.

@@ -70,7 +70,8 @@ class Metrics:
 
         Args:
             model: The name under which the model is served.
-            route: `"skeleton"`, `"direct"` if the router decided so, `"passed"` if the request passed through.
+            route: `"skeleton"` or `"items"` as the router decided; `"direct"` if it decided so, `"passed"` if the
+                request passed through.
             usage: Its tokens, if they are known.
             first: Seconds until its first text; None without any.
             seconds: Seconds until its end.

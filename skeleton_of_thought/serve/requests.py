@@ -44,7 +44,7 @@ _SIDE_TASK = re.compile(
 _FLAGS = ("show_skeleton", "events")
 _SETTINGS = (
     *("max_points", "join", "merge", "eager"),
-    *("planning", "max_depth", "max_parents", "on_parent_error"),
+    *("planning", "max_depth", "max_parents", "on_parent_error", "items"),
     *("opening", "closing", "rewrite_overlap", "max_overlap"),
 )
 _SWITCHES: Mapping[str, str | None] = {
@@ -130,7 +130,8 @@ class SotOptions:
     Attributes:
         router: Which questions get a skeleton; None for the model's own setting.
         settings: Fields of `Settings` that replace the model's own: `max_points`, `join`, `merge`, `eager`, `planning`,
-            `max_depth`, `max_parents`, `on_parent_error`, `opening`, `closing`, `rewrite_overlap`, `max_overlap`.
+            `max_depth`, `max_parents`, `on_parent_error`, `items`, `opening`, `closing`, `rewrite_overlap`,
+            `max_overlap`.
         show_skeleton: Whether the skeleton comes as `reasoning_content`.
         events: Whether chunks of a stream tell what happens, each under `sot`.
     """
@@ -326,15 +327,18 @@ def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
-def conversation_of(request: ChatRequest, *, max_concurrency: int | None = None, graph: bool = False) -> Conversation:
+def conversation_of(
+    request: ChatRequest, *, max_concurrency: int | None = None, graph: bool = False, items: bool = False
+) -> Conversation:
     """The conversation of a request that suits.
 
     Args:
         request: The request.
         max_concurrency: The most calls that may be open at a time, for routers.
         graph: Whether points may build on each other, for routers.
+        items: Whether a question about several items may be answered item by item, for routers.
     """
-    facts = Request(max_concurrency=max_concurrency, graph=graph)
+    facts = Request(max_concurrency=max_concurrency, graph=graph, items=items)
     return Conversation(tuple(map(_message, request.body["messages"])), facts)
 
 

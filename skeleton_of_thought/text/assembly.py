@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from typing import Literal
 
 from skeleton_of_thought.parsing.parser import ReasoningFilter
-from skeleton_of_thought.types import Expansion, Point
+from skeleton_of_thought.text.loops import LoopGuard
+from skeleton_of_thought.types import Expansion, Item, Point
 
 __all__ = [
     "MAY_BEGIN_BLOCK",
     "POINT_BREAK",
+    "DirectWriting",
     "ExpansionText",
+    "ItemText",
     "Join",
     "PrefillEcho",
     "WholeText",
@@ -66,7 +69,9 @@ MAY_BEGIN_BLOCK = re.compile(
 
 
 def heading(point: Point, join: Join = "numbered") -> str:
-    """The first words of a point in the answer; empty for paragraphs."""
+    """The first words of a point in the answer: of an item, its mark; empty for paragraphs."""
+    if isinstance(point, Item):
+        return point.mark
     if join == "paragraphs":
         return ""
     if join == "headings":
@@ -86,25 +91,30 @@ def separator(point: Point, join: Join = "numbered", text: str = "") -> str:
         join: The layout of the answer.
         text: The text, or as much of its start as `MAY_BEGIN_BLOCK` does not match.
     """
+    gap = POINT_BREAK if _BLOCK.match(text) else " "
+    if isinstance(point, Item):
+        return gap if point.mark else ""
     if join != "numbered":
         return POINT_BREAK if join == "headings" else ""
     last = point.title[-1:]
     closed = not last or (unicodedata.category(last) == "Po" and last not in "\"'%")
-    gap = POINT_BREAK if _BLOCK.match(text) else " "
     return gap if closed else ":" + gap
 
 
 def render(expansions: Iterable[Expansion], join: Join = "numbered") -> str:
     """The text of a whole answer: the points in order, each with its heading."""
-    points = []
+    answer: list[str] = []
+    before = ""
     for expansion in expansions:
-        text = heading(expansion.point, join)
+        point, text = expansion.point, heading(expansion.point, join)
         if expansion.text:
-            text += separator(expansion.point, join, expansion.text) + expansion.text
+            text += separator(point, join, expansion.text) + expansion.text
         # A paragraph without text is left out.
         if text:
-            points.append(text)
-    return POINT_BREAK.join(points)
+            gap = point.gap_after(before) if isinstance(point, Item) else POINT_BREAK
+            answer += (gap, text) if answer else (text,)
+            before = expansion.text
+    return "".join(answer)
 
 
 class WholeText:
@@ -115,7 +125,10 @@ class WholeText:
     Attributes:
         restarted: Whether the last `feed` or `close` found that all text before it was reasoning: what was shown is
             void.
+        echoed: Whether an echo of the prompt was dropped; no echo is looked for here.
     """
+
+    echoed = False
 
     def __init__(self) -> None:
         self.restarted = False
@@ -249,6 +262,76 @@ class ExpansionText(WholeText):
             text = text.lstrip(_BEHIND_ECHO)
             self._marks_go_on = not text
         return self._trim(text)
+
+
+class ItemText(WholeText):
+    """Cleans the answer to one item as it streams, as `WholeText` does.
+
+    A name in front of the answers ("French:") is dropped from a text that begins with it, too. A number or another mark
+    is not: it may be the answer, such as a rating.
+    """
+
+    def __init__(self, item: Item) -> None:
+        super().__init__()
+        self._name = item.mark if item.mark.endswith((":", "：")) else ""
+        self._head: str | None = "" if self._name else None
+
+    def _restart(self) -> None:
+        super()._restart()
+        self._head = "" if self._name else None
+
+    def close(self) -> str:
+        """Ends the text; returns the text that was held back and belongs to it."""
+        text = super().close()
+        held, self._head = self._head or "", None
+        return text + self._trim(held)
+
+    def _trim(self, text: str) -> str:
+        if self._head is None:
+            return super()._trim(text)
+        self._head = (self._head + text).lstrip()
+        rest = self._head[len(self._name) :].lstrip()
+        if self._name.casefold().startswith(self._head[: len(self._name)].casefold()) and not rest:
+            return ""  # it may become the name, or is nothing but the name so far
+        named = self._head[: len(self._name)].casefold() == self._name.casefold()
+        text, self._head = rest if named else self._head, None
+        return super()._trim(text)
+
+
+class DirectWriting:
+    """The text of a direct answer under way.
+
+    Args:
+        loops: Ends a text that repeats itself; None to keep it.
+
+    Attributes:
+        pieces: The text.
+    """
+
+    def __init__(self, loops: LoopGuard | None) -> None:
+        self.pieces: list[str] = []
+        self._loops = loops
+
+    def restart(self, loops: LoopGuard | None) -> None:
+        """Begins the text again after one that was blank; the reader may have the blanks, so they stay."""
+        self._loops = loops
+
+    def feed(self, text: str) -> str:
+        """Takes more text of the model; returns the text that may show now."""
+        shown = text if self._loops is None else self._loops.feed(text)
+        self.pieces.append(shown)
+        return shown
+
+    def close(self) -> str:
+        """Ends the text; returns the rest of it."""
+        rest = "" if self._loops is None else self._loops.close()
+        self.pieces.append(rest)
+        return rest
+
+    @property
+    def looping(self) -> bool:
+        """Whether the text repeats itself and is to be ended."""
+        return self._loops is not None and self._loops.looping
 
 
 # --- echoes of a point's number, title and note ---------------------------------------------------

@@ -34,6 +34,7 @@ from skeleton_of_thought.types.calls import (
     Reply,
     Retrieval,
 )
+from skeleton_of_thought.types.items import Item, ItemForm, ItemList, ItemsDecision, route_of
 
 __all__ = [
     "Answer",
@@ -45,6 +46,10 @@ __all__ = [
     "Decoding",
     "Expansion",
     "Hints",
+    "Item",
+    "ItemForm",
+    "ItemList",
+    "ItemsDecision",
     "Message",
     "PlanItem",
     "Planning",
@@ -61,6 +66,7 @@ __all__ = [
     "Stage",
     "Timings",
     "Usage",
+    "route_of",
 ]
 
 

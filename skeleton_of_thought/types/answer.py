@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from skeleton_of_thought.errors import InvalidInput, without_secrets
 from skeleton_of_thought.pickling import Portable
@@ -17,6 +17,7 @@ from skeleton_of_thought.types.facts import Planning, PointTimes, Request, Role,
 if TYPE_CHECKING:
     from skeleton_of_thought.timeline import Timeline
     from skeleton_of_thought.types.calls import Decoding
+    from skeleton_of_thought.types.items import ItemList
 
 __all__ = [
     "Answer",
@@ -228,6 +229,7 @@ class RouteDecision:
         reason: Why, in words.
         usage: Tokens that the decision took; None if it took none.
         planning: The kind of skeleton that suits the question; None for no advice. `Settings.planning="auto"` follows.
+        items: The items of the question, if it is answered item by item (`ItemsDecision`); else None.
     """
 
     use_skeleton: bool
@@ -235,6 +237,8 @@ class RouteDecision:
     reason: str = ""
     usage: Usage | None = None
     planning: Planning | None = None
+
+    items: ClassVar[ItemList | None] = None
 
 
 @dataclass(frozen=True)
@@ -252,12 +256,7 @@ class Usage:
 
     def to_dict(self) -> dict[str, int]:
         """The tokens as plain data, with their total."""
-        return {
-            "input_tokens": self.input_tokens,
-            "output_tokens": self.output_tokens,
-            "cached_tokens": self.cached_tokens,
-            "total_tokens": self.input_tokens + self.output_tokens,
-        }
+        return {**vars(self), "total_tokens": self.input_tokens + self.output_tokens}
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -342,7 +341,8 @@ class Answer(Portable):
     Attributes:
         text: The whole answer. Equal to the join of all `AnswerDelta` texts since the last `AnswerRestarted`.
         question: The question's text.
-        route: `"skeleton"`, or `"direct"` if the model answered as it does without Skeleton-of-Thought.
+        route: `"skeleton"`; `"items"` if the points are items of the question, each answered by itself; `"direct"` if
+            the model answered as it does without Skeleton-of-Thought.
         skeleton: The points; empty for a direct answer.
         expansions: One per point, in document order.
         usage: Tokens of all calls, as far as the backend reported them.
@@ -365,7 +365,7 @@ class Answer(Portable):
 
     text: str
     question: str
-    route: Literal["skeleton", "direct"]
+    route: Literal["skeleton", "direct", "items"]
     skeleton: Skeleton = Skeleton()
     expansions: tuple[Expansion, ...] = ()
     usage: Usage = field(default_factory=Usage)
@@ -403,8 +403,8 @@ class Answer(Portable):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as plain JSON-safe data. Sources are counted; `plan` is empty where there are titles alone."""
-        if (decision := dataclasses.asdict(self.decision) if self.decision else None) and not decision["planning"]:
-            del decision["planning"]
+        if decision := dataclasses.asdict(self.decision) if self.decision else None:
+            decision = {k: v for k, v in decision.items() if k != "items" and (v or k != "planning")}
         return {
             "text": self.text,
             "question": self.question,

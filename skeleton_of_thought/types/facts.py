@@ -25,12 +25,14 @@ class Request:
         response_format: Whether the answer has to fit a schema or another format of the backend.
         max_concurrency: The most calls that may be open at a time; None for as many as there are points.
         graph: Whether points may build on each other, so that comparisons and conclusions suit a skeleton, too.
+        items: Whether a question about several items may be answered item by item.
     """
 
     tools: bool = False
     response_format: bool = False
     max_concurrency: int | None = None
     graph: bool = False
+    items: bool = False
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ def test_a_quoted_row_leaves_a_gap_in_the_instruction():
         (
             "Good night.\n\nTranslate the text above into two languages: Thai, Dutch",
             "Good night.",
-            None,
+            ["Translate the text above into Thai.", "Translate the text above into Dutch."],
         ),
         (
             "Rewrite this email for a child, a lawyer and a poet:\n\nDear all, we meet on Monday.",
@@ -163,9 +163,6 @@ def test_a_quoted_row_leaves_a_gap_in_the_instruction():
 )
 def test_each_target_has_an_instruction_of_its_own(question, context, asks):
     found = find_items(question)
-    if asks is None:
-        assert found is None
-        return
     assert (found.form, found.instruction) == ("targets", context)
     assert [point.ask for point in found.points] == asks
     assert all(point.mark == f"{point.title}:" for point in found.points)

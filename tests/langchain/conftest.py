@@ -315,3 +315,9 @@ def kit() -> SimpleNamespace:
         END=END,
         PATIENCE=PATIENCE,
     )
+
+
+@pytest.fixture(params=[False, True], ids=["sync", "async"])
+def is_async(request: pytest.FixtureRequest) -> bool:
+    """Whether a test calls the async methods."""
+    return bool(request.param)

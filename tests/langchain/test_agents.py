@@ -39,11 +39,6 @@ def llm(kit):
     return kit.Chat(script=kit.answering(TITLES))
 
 
-@pytest.fixture(params=[False, True], ids=["sync", "async"])
-def is_async(request: pytest.FixtureRequest) -> bool:
-    return request.param
-
-
 async def run(graph: Any, value: Any, config: Any = None, *, is_async: bool) -> Any:
     return await (graph.ainvoke(value, config) if is_async else asyncio.to_thread(graph.invoke, value, config))
 

@@ -18,6 +18,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.response_synthesizers import BaseSynthesizer, get_response_synthesizer
 from llama_index.core.schema import QueryBundle
+from llama_index.core.workflow import Context, StartEvent, StopEvent, Workflow, step
 from pydantic import BaseModel
 
 
@@ -195,3 +196,16 @@ def test_messages_to_prompt_of_hugging_face_llm(hugging_face):
     llm, _, _ = hugging_face
     with contract("llama_index.llms.huggingface.HuggingFaceLLM._tokenizer_messages_to_prompt"):
         assert llm.messages_to_prompt.__func__ is type(llm)._tokenizer_messages_to_prompt
+
+
+async def test_the_workflow_of_a_context():
+    class Steps(Workflow):
+        @step
+        async def first(self, ctx: Context, ev: StartEvent) -> StopEvent:
+            with contract("llama_index.core.workflow.Context._face"):
+                face: Any = ctx._face
+            with contract("llama_index.core.workflow.Context._workflow"):
+                assert face._workflow is self
+            return StopEvent()
+
+    await Steps().run()

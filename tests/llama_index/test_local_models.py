@@ -161,6 +161,16 @@ async def test_points_read_as_they_would_one_by_one(kit, planner, hugging):
     assert not any("</s>" in point.text for point in together.points)
 
 
+async def test_all_items_of_a_question_are_rows_of_one_batch(ask, hugging, generated, local_models):
+    question = "Translate these words into French:\n" + "\n".join(f"{i}. {title}" for i, title in enumerate(TITLES, 1))
+    with local_models.gathered(len(TITLES)):
+        response = await ask(hugging, question, router="auto", concurrency="batch")
+    assert [point.title for point in response.points] == TITLES
+    assert (response.metadata["sot"]["route"], response.metadata["sot"]["concurrency"]) == ("items", "batch")
+    assert engine_of(hugging).stats().peak_batch_size == len(TITLES)
+    assert generated == []
+
+
 async def test_tokens_are_counted_the_same_in_a_batch_and_one_by_one(kit, planner, hugging):
     counts = []
     for workers in (1, 8):

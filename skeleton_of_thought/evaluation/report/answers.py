@@ -88,7 +88,7 @@ def _troubles(row: Row) -> Iterator[str]:
     for role, error in row.role_errors.items():
         yield f"The {role} could not be written: {error}"
     for point in row.points:
-        name = f"Point {point.index}, {point.title}"
+        name = f"{'Item' if row.route == 'items' else 'Point'} {point.index}, {point.title}"
         if point.error:
             yield f"{name}: failed: {point.error}"
         elif not point.text.strip():

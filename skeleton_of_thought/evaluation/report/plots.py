@@ -261,7 +261,7 @@ def _wins(figures: Mapping[str, Any], rows: Sequence[Row]) -> Plot | None:
 def timelines(figures: Mapping[str, Any], rows: Sequence[Row]) -> list[Plot]:
     """When each call ran, in the answer with the greatest speed-up and in the one with the least.
 
-    Only answers by a skeleton count: a direct answer has one call, and its speed-up is that of chance.
+    Only answers by points or by items count: a direct answer has one call, and its speed-up is that of chance.
     """
     found = []
     bases = [row for row in rows if row.ok and row.way == figures["base"]]

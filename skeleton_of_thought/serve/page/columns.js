@@ -164,9 +164,9 @@ function skeletonState(side) {
   const roles = ["opening", "closing"].filter((role) => side.stages[role] && side.stages[role].end === null);
   if (roles.length) return `writing the ${roles.join(" and the ")}`;
   if (side.route === "direct") return side.text ? "writing directly" : "waiting for the first text";
-  if (side.stages.skeleton?.end) {
+  if (side.stages.skeleton?.end || side.route === "items") {
     const done = countPoints(side, "done", "failed");
-    return `writing points, ${done} of ${side.points.length} done`;
+    return `writing ${side.route === "items" ? "items" : "points"}, ${done} of ${side.points.length} done`;
   }
   if (side.points.length) return `skeleton: ${plural(side.points.length, "point")} so far`;
   return side.route ? "writing the skeleton" : "asking the router";
@@ -186,6 +186,7 @@ function remarkOf(side) {
   if (side.route === null) return "";
   const score = side.score === null ? "" : ` (score\u00a0${side.score.toFixed(2)})`;
   const why = side.reason ? `: ${side.reason}${score}` : score;
+  if (side.route === "items") return `Item by item, each with a call of its own${why}`;
   return side.route === "direct" ? `Answered directly, without a skeleton${why}` : `By a skeleton${why}`;
 }
 

@@ -43,7 +43,7 @@ function notesOf(normal, sot) {
     );
   }
   const failed = countPoints(sot, "failed");
-  if (failed) notes.push(`${failed} of ${sot.points.length} points failed.`);
+  if (failed) notes.push(`${failed} of ${sot.points.length} ${sot.route === "items" ? "items" : "points"} failed.`);
   if (sot.mergeError) notes.push(`The merge failed, so the points stand as they are: ${sot.mergeError}`);
   return notes;
 }

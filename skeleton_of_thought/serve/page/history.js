@@ -83,7 +83,7 @@ export class HistoryDialog {
   entry(comparison) {
     const { question, model, asked, sot, normal } = comparison;
     const parts = [new Date(asked).toLocaleString(), model?.name ?? ""];
-    parts.push(sot.route === "direct" ? "direct" : plural(sot.points.length, "point"));
+    parts.push(sot.route === "direct" ? "direct" : plural(sot.points.length, sot.route === "items" ? "item" : "point"));
     const { ratio } = verdictOf(comparison);
     if (ratio !== null) parts.push(`${times(ratio)}×`);
     return el(

@@ -97,6 +97,11 @@ function takeRoute(side, route, reason) {
   side.reason = reason ?? "";
 }
 
+function routeOf(decision) {
+  if (decision.items) return "items";
+  return decision.use_skeleton ? "skeleton" : "direct";
+}
+
 function newPoint({ index, title, scope, depends_on }) {
   // waiting, writing, again (its call failed and is made again, or it is written anew), done, failed, stopped
   return { index, title, scope: scope ?? "", after: depends_on ?? [], state: "waiting", text: "", attempts: 0, start: null, first: null, end: null, released: null, finish: null, error: null };
@@ -119,13 +124,13 @@ function takeEvent(side, event, now) {
 
 const EVENTS = {
   Routed(side, { decision }, at) {
-    side.route = decision.use_skeleton ? "skeleton" : "direct";
+    side.route = routeOf(decision);
     side.reason = decision.reason ?? "";
     side.score = decision.score ?? null;
     // A router that decides at once makes no call.
     if (at > AT_ONCE) side.stages.route = { start: 0, first: null, end: at };
-    const next = decision.use_skeleton ? "skeleton" : "direct";
-    side.stages[next] ??= { start: at, first: null, end: null };
+    // Items need no skeleton: their calls begin at once.
+    if (side.route !== "items") side.stages[side.route] ??= { start: at, first: null, end: null };
   },
   PointFound(side, { point }, at) {
     side.route = "skeleton";
@@ -134,6 +139,7 @@ const EVENTS = {
     pointOf(side, point);
   },
   SkeletonDone(side, { plan }, at) {
+    if (side.route === "items") return;
     side.stages.skeleton ??= { start: 0, first: null, end: null };
     side.stages.skeleton.end = at;
     for (const point of plan ?? []) pointOf(side, point);

@@ -5,7 +5,7 @@ import { asSentence, el, setText } from "./dom.js";
 const NAME = "sot.settings";
 /** Those that are true or false; some have a word as another choice. */
 const SWITCHES = ["merge", "eager", "opening", "closing", "rewrite_overlap"];
-const OPTIONS = ["router", "max_points", "join", "planning", "max_depth", ...SWITCHES];
+const OPTIONS = ["router", "max_points", "join", "planning", "items", "max_depth", ...SWITCHES];
 const MOST = 50;
 
 const SWITCHED = { yes: true, no: false };

@@ -1,0 +1,1 @@
+"""Final answers of agents with tools. Needs `langchain`: the extra `agents`."""
