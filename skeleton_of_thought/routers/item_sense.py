@@ -65,7 +65,9 @@ def are_items(found: ListInText, words: Words, language: str, *, each: bool) -> 
     speakers = Counter(match["who"].casefold() for item in items if (match := _SPEAKER.match(item)))
     if speakers and ((len(speakers) > 1 and max(speakers.values()) > 1) or (not each and _share(_SPEAKER, items))):
         return False
-    if found.kind in ("lines", "paragraphs") and not (found.tail or words.has("direct")) and _ends_otherwise(items):
+    # The last of some sentences to translate may be a question; below words it is one about them.
+    sentences = words.has("direct") and not all(item[-1:].isalnum() for item in items[:-1])
+    if found.kind in ("lines", "paragraphs") and not (found.tail or sentences) and _ends_otherwise(items):
         return False
     if found.kind == "marked" and not words.has("direct") and any(map(_GOES_ON.match, items[1:])):
         return False

@@ -248,7 +248,13 @@ def _is_quiz(found: ListInText, words: Words, language: str) -> bool:
     Not where the words tell a case that the questions are about, or where the questions are for the reader.
     """
     asking = set(words.hits.get("asking", ()))
-    if found.kind != "marked" or found.tail or not asking or len(words.words) > _BRIEF * (3 if words.unspaced else 2):
+    if (
+        found.kind != "marked"
+        or found.tail
+        or not asking
+        or words.has("using")
+        or len(words.words) > _BRIEF * (3 if words.unspaced else 2)
+    ):
         return False
     if any(sign.isdigit() for sign in found.lead) or set(words.hits.get("one", ())) - asking or "?" in found.lead:
         return False

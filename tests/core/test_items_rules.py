@@ -168,6 +168,34 @@ def test_each_target_has_an_instruction_of_its_own(question, context, asks):
     assert all(point.mark == f"{point.title}:" for point in found.points)
 
 
+def test_a_row_of_names_and_lines_without_a_colon_are_lists():
+    found = find_items("For each of Paris, Rome and Oslo give the population.")
+    assert found.instruction == "For each of … give the population."
+    assert [(point.title, point.mark) for point in found.points] == [
+        ("Paris", "Paris:"),
+        ("Rome", "Rome:"),
+        ("Oslo", "Oslo:"),
+    ]
+    lines = find_items("Define each word in plain English.\nobstinate\nwistful\nbrittle")
+    assert [point.ask for point in lines.points] == ["obstinate", "wistful", "brittle"]
+    assert marks("Translate each line:\n> Eins.\n> Zwei.\n> Drei.") == [">", ">", ">"]
+    assert marks("Summarize each of these posts:\n\nPost 1: I moved.\n\nPost 2: I sold it.") == ["Post 1:", "Post 2:"]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Translate each line:\n1. Eins.\n2. Zwei.\n3. Drei.\n\nText: Vier.",
+        "Crew:\n- pilot\n- cook\n- nurse\nName who answers.",
+        "Explain each of these.\n\nExtract 1: Open the windows.\nExtract 2: Ask for a lease.",
+        "Explain each line.\n\nquestion: Why?\nanswer: Because.\nclaims: none",
+        "Define each word:\nfern\nmoss\nWhich of them grows faster?",
+    ],
+)
+def test_what_a_prompt_works_with_is_no_list_of_items(question):
+    assert find_items(question) is None
+
+
 def test_different_texts_have_the_whole_question_and_a_number():
     question = "Write three different limericks about cats."
     found = find_items(question)
@@ -183,6 +211,8 @@ def test_different_texts_have_the_whole_question_and_a_number():
 def test_the_lexicon_has_the_same_classes_in_every_language():
     needed = {
         "each",
+        "these",
+        "asking",
         "strong",
         "weak",
         "things",
