@@ -177,7 +177,7 @@ dist: $(VENV)/.lint
 	@$(BIN)/python -m twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
 
 # An installation as users make it: pip, the wheel, and no pinned version but torch's. Where pip has no find-links, torch's
-# build for CPUs comes from PyTorch's index.
+# build for CPUs comes from PyTorch's index. deepagents comes last, as it brings older versions of other packages.
 NEWEST = $(CURDIR)/$(VENV)/newest
 PIP_NEWEST = PIP_CONSTRAINT=$(CURDIR)/tests/newest.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
 	PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$$(test -n "$(FIND_LINKS)" || echo https://download.pytorch.org/whl/cpu)}" \
@@ -194,6 +194,8 @@ test-newest: dist
 	@$(NEWEST)/bin/python -m pip list --format freeze | grep -E "^(torch|transformers|langchain|llama|openai)" | tr '\n' ' '; echo
 	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest tests/local/test_batching.py
 	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest -m "not model" $(NEWEST_TESTS)
+	@$(PIP_NEWEST) deepagents
+	@cd $(VENV)/sdist && $(NEWEST)/bin/pytest tests/langchain/test_agent_middleware.py -k deep
 # The core needs the standard library alone: newer packages change nothing for it, but for the command and its backends. Of the
 # local engine these tests meet most of transformers.
 NEWEST_TESTS = tests/test_house.py $(wildcard tests/core/test_cli*.py) tests/core/test_backends.py $(LOWEST_LOCAL_TESTS) \

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llama_index.core.agent.workflow import AgentWorkflow, BaseWorkflowAgent
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, TextBlock
 from llama_index.core.llms.llm import LLM, ToolSelection
 from llama_index.core.workflow import Context
 
 from llama_index_sot.llm_calls import core_message
+from skeleton_of_thought.adapters.points_tool import TOOL_NAME, result_text
 from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.types import Message
 
@@ -90,16 +90,26 @@ def _plain_chat(llm: LLM, messages: Sequence[ChatMessage], steps: Iterable[str],
     """
     chat: list[Message] = []
     calls: dict[str, ToolSelection] = {}
-    # The result of a tool that returned directly stands there twice: as a result, and as the answer.
-    direct = {_call_id(message) for message in messages if message.role is MessageRole.ASSISTANT} - {None}
-    for message in messages:
+    media: list[Any] = []
+    for place, message in enumerate(messages):
         call_id = _call_id(message)
         if message.role in _TOOL_ROLES:
-            if call_id not in direct:
-                _add_note(chat, _result(calls.get(str(call_id)), message.content or ""))
+            call = calls.get(str(call_id))
+            # The result of a tool that returned directly stands there twice: as a result, and as the answer next.
+            answer = next((each for each in messages[place:] if each.role is MessageRole.ASSISTANT), None)
+            direct = call_id is not None and answer is not None and _call_id(answer) == call_id
+            if direct or (call is not None and call.tool_name == TOOL_NAME):
+                continue  # the latter is what the points' own tool refused
+            name, arguments = (None, None) if call is None else (call.tool_name, call.tool_kwargs)
+            _add_note(chat, result_text(name, arguments, message.content or ""))
+            if shown := [block for block in message.blocks if not isinstance(block, TextBlock)]:
+                media += [TextBlock(text=f"From the result of {name or 'a tool'}:"), *shown]
         elif message.role is MessageRole.ASSISTANT and ((found := _calls(llm, message)) or call_id is not None):
             calls |= {call.tool_id: call for call in found}
             _add_note(chat, message.content or "")
+        elif message.role is MessageRole.USER and media:
+            chat.append(core_message(ChatMessage(role=MessageRole.USER, blocks=[*media, *message.blocks])))
+            media = []
         else:
             chat.append(core_message(message))
     for step in steps:
@@ -110,7 +120,11 @@ def _plain_chat(llm: LLM, messages: Sequence[ChatMessage], steps: Iterable[str],
     asked = chat[places[-1]].text if places else ""
     if not (asked.strip() or question.strip()):
         raise InvalidInput("The agent's conversation has no question of the user's with text.")
-    return (*chat, Message("user", asked if asked.strip() else question))
+    asked = asked if asked.strip() else question
+    if not media:
+        return (*chat, Message("user", asked))
+    # A message of the assistant's cannot show them.
+    return (*chat, core_message(ChatMessage(role=MessageRole.USER, blocks=[*media, TextBlock(text=asked)])))
 
 
 def _call_id(message: ChatMessage) -> Any:
@@ -126,13 +140,6 @@ def _calls(llm: LLM, message: ChatMessage) -> list[ToolSelection]:
         return list(read(ChatResponse(message=message), error_on_no_tool_call=False))
     except Exception:  # another agent's LLM may write calls in another way, or arguments that are no JSON
         return []
-
-
-def _result(call: ToolSelection | None, text: str) -> str:
-    if call is None:
-        return f"The result of a tool:\n{text}"
-    arguments = json.dumps(call.tool_kwargs, ensure_ascii=False, default=str)
-    return f"The result of {call.tool_name}({arguments}):\n{text}"
 
 
 def _add_note(chat: list[Message], text: str) -> None:

@@ -26,7 +26,8 @@ NOTES: Mapping[str, str] = MappingProxyType(
         "ja": "以下はそのうちの一つです。前置きなしで、これについての結果だけを書いてください：",
     }
 )
-"""Follows the shared words of a list, by language: models remark on a list of one otherwise."""
+"""Stands between the shared words of a list and the item, by language. Without it, models remark that the list has only
+one entry."""
 
 NUMBERED: Mapping[str, str] = MappingProxyType(
     {

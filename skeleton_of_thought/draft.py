@@ -260,6 +260,8 @@ class Release:
             elif text and not writing.released:
                 writing.shown = offset
                 text = separator(point, self._join, text) + text
+            if not text and writing.expansion is None and isinstance(point, Item):
+                break  # the mark is the question's own: it is no text of the answer before the model has written
             head = "" if self._headed else heading(point, self._join)
             # A paragraph has no heading, so nothing of it shows before its text: it may stay without any.
             if not self._headed and (head or writing.pieces):

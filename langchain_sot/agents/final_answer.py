@@ -1,9 +1,8 @@
 """The final answer of an agent with tools, from the call of `answer_in_points` to the message in the history.
 
-The tool only accepts the points. The model's next turn writes them, in `wrap_model_call`: so approval, limits and
-retries of tool calls hold for the tool, what other middleware does to the model's calls holds for the points, and what
-it does to the model's answers holds for the answer. A checkpoint between the two has a history from which any model can
-go on.
+The tool only accepts the points. The model's next turn writes them, in `wrap_model_call`. So approval, limits and
+retries of tool calls hold for the tool. What other middleware does to the model's calls and answers holds for the
+points and the answer. A checkpoint between the two turns has a history from which any model can go on.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, Remove
 from langchain_core.messages.ai import add_usage
 from langchain_core.messages.tool import tool_call
 from langchain_core.tools import BaseTool
+from langgraph.graph.message import REMOVE_ALL_MESSAGES
 
-from langchain_sot.agents.points_tool import accepted_skeleton, is_own_result, messages_of
+from langchain_sot.agents.plain_history import plain_history
+from langchain_sot.agents.points_tool import accepted_skeleton, call_ids, messages_of, own_calls
 from langchain_sot.messages import message_usage, usage_metadata
 from skeleton_of_thought.adapters.as_model import suits_points
 from skeleton_of_thought.adapters.points_tool import TOOL_NAME
@@ -75,7 +76,7 @@ def accepted_points(request: ModelRequest) -> AcceptedPoints | None:
         return None
     call, result = messages[-2:]
     assert isinstance(result, ToolMessage)
-    if not isinstance(call, AIMessage) or result.tool_call_id not in _ids(call):
+    if not isinstance(call, AIMessage) or result.tool_call_id not in call_ids(call):
         return None
     return AcceptedPoints(skeleton, call, result, request)
 
@@ -111,14 +112,14 @@ class AcceptedPoints:
     def messages(self) -> list[BaseMessage]:
         """The conversation in which the points are asked for.
 
-        In place of the call and its result stands the plan as the model's own words. So tool results are followed by
-        the model's turn, as some models require, and no tool needs to be bound for this call.
+        In place of the call and its result stands the plan as the model's own words. The other calls and results are
+        text, because no tools are bound for the points.
         """
         system = self.request.system_message
-        history = [each for each in self.request.messages if not self._is_of_the_call(each)]
+        history = self._history()
         question = self._question(history).strip()
         asked = HumanMessage(question if 0 < len(question) < _LONG else _ASK)
-        return [*([system] if system is not None else []), *history, AIMessage(str(self.skeleton)), asked]
+        return [*([system] if system is not None else []), *plain_history(history, str(self.skeleton)), asked]
 
     def response(self, answer: AIMessage) -> ModelResponse:
         """The answer in place of the call, of its result, and of calls that the tool refused."""
@@ -136,18 +137,37 @@ class AcceptedPoints:
     def _cleared(self) -> Iterator[BaseMessage]:
         """Updates of the state's messages after which no call of the tool, and no result of it, is left."""
         messages = messages_of(self.request.state)
-        results = [each for each in messages if isinstance(each, ToolMessage) and is_own_result(each)]
-        ids = {result.tool_call_id for result in results}
+        updates = {update.id: update for update in self._updates(messages)}
+        if not any(isinstance(each, AIMessage) and each.invalid_tool_calls for each in messages):
+            yield from updates.values()
+            return
+        # The agent may put results of these calls into the history, which it then writes anew before this response:
+        # removals would not be carried out. It does so again in the next turn.
+        yield RemoveMessage(REMOVE_ALL_MESSAGES)
         for message in messages:
-            if isinstance(message, AIMessage) and message.id and (own := _ids(message) & ids):
-                alone = own == _ids(message) and not message.invalid_tool_calls
-                yield RemoveMessage(message.id) if alone else _without_calls(message, own)
-        yield from (RemoveMessage(result.id) for result in results if result.id)
+            if not isinstance(left := updates.get(message.id, message), RemoveMessage):
+                yield left
 
-    def _is_of_the_call(self, message: BaseMessage) -> bool:
-        if isinstance(message, ToolMessage):
-            return message.tool_call_id == self.result.tool_call_id
-        return isinstance(message, AIMessage) and self.result.tool_call_id in _ids(message)
+    def _updates(self, messages: Sequence[BaseMessage]) -> Iterator[BaseMessage]:
+        removed: list[BaseMessage] = []
+        for place, own in own_calls(messages).items():
+            message = messages[place]
+            if not message.id:
+                continue
+            if isinstance(message, AIMessage) and (own != call_ids(message) or message.invalid_tool_calls):
+                yield _without_calls(message, own)
+            else:
+                removed.append(RemoveMessage(message.id))
+        yield from removed
+
+    def _history(self) -> list[BaseMessage]:
+        """The messages as other middleware left them, without the call and its result."""
+        call_id = self.result.tool_call_id
+        history = list(self.request.messages)
+        calls = [i for i, each in enumerate(history) if isinstance(each, AIMessage) and call_id in call_ids(each)]
+        place = calls[-1] if calls else len(history)
+        rest = (each for each in history[place + 1 :] if getattr(each, "tool_call_id", None) != call_id)
+        return [*history[:place], *rest]
 
     def _question(self, history: Sequence[BaseMessage]) -> str:
         """The user's last words; middleware may have replaced them by a summary in the request."""
@@ -171,10 +191,6 @@ def _name(tool: Any) -> Any:
 def _is_forced(choice: Any) -> bool:
     """Whether `tool_choice`, in any provider's form, names the tool."""
     return choice == TOOL_NAME or (isinstance(choice, Mapping) and _name(choice) == TOOL_NAME)
-
-
-def _ids(message: AIMessage) -> set[str]:
-    return {call["id"] for call in message.tool_calls if call["id"]}
 
 
 def _without_calls(message: AIMessage, ids: set[str]) -> AIMessage:

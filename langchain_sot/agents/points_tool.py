@@ -14,7 +14,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Point, Skeleton
 
-__all__ = ["accepted_skeleton", "is_own_result", "make_tool", "messages_of"]
+__all__ = ["accepted_skeleton", "call_ids", "make_tool", "messages_of", "own_calls"]
 
 _MARK = "skeleton_of_thought"
 """The key in the artifact of the tool's results: their content may change, as other middleware edits it."""
@@ -60,7 +60,28 @@ def messages_of(state: Any) -> Sequence[BaseMessage]:
     return state or ()
 
 
-def is_own_result(message: BaseMessage) -> bool:
+def call_ids(message: AIMessage) -> set[str]:
+    """The ids of the calls in a message."""
+    return {call["id"] for call in message.tool_calls if call["id"]}
+
+
+def own_calls(messages: Sequence[BaseMessage]) -> dict[int, set[str]]:
+    """The calls of the tool with a result of its own, and these results: their ids, by the places of their messages.
+
+    A result belongs to the last call of its id before it, as some servers count ids anew in each turn.
+    """
+    places: dict[int, set[str]] = {}
+    made: dict[str, int] = {}
+    for place, message in enumerate(messages):
+        if isinstance(message, AIMessage):
+            made |= dict.fromkeys(call_ids(message), place)
+        elif isinstance(message, ToolMessage) and _is_own_result(message):
+            for at in {place, made.get(message.tool_call_id, place)}:
+                places.setdefault(at, set()).add(message.tool_call_id)
+    return places
+
+
+def _is_own_result(message: BaseMessage) -> bool:
     """Whether this is a result of the tool, and not what a person or other middleware put in its place."""
     artifact = message.artifact if isinstance(message, ToolMessage) else None
     return isinstance(artifact, Mapping) and _MARK in artifact
@@ -68,7 +89,7 @@ def is_own_result(message: BaseMessage) -> bool:
 
 def accepted_skeleton(message: BaseMessage) -> Skeleton | None:
     """The points that the tool accepted with this result; None for any other message."""
-    if not isinstance(message, ToolMessage) or not is_own_result(message) or message.status == "error":
+    if not isinstance(message, ToolMessage) or not _is_own_result(message) or message.status == "error":
         return None
     points = message.artifact[_MARK]["points"]
     return Skeleton(tuple(Point(i, each["title"], scope=each["note"]) for i, each in enumerate(points, 1)))

@@ -168,7 +168,7 @@ class DelegatingChatModel(BaseChatModel):
         return cast(LangSmithParams, {**params, "ls_model_type": "chat"})
 
     def _resolve_model_profile(self) -> Any:
-        """The profile of the `llm`; of what a point's prompt shares with the question, what `point_llm` takes, too."""
+        """The profile of the `llm`, less what `point_llm` cannot take, which gets the question, too."""
         own = getattr(self._inner, "profile", None)
         writer = self.chain.point_llm and getattr(find_model(self.chain.point_llm), "profile", None)
         if not own or not writer:

@@ -141,7 +141,7 @@ class AdoptedModel(ChatTransformers):
         return "skeleton-of-thought-adopted"
 
     def _resolve_model_profile(self) -> None:
-        return None  # nobody sees this model, and it is made for each answer
+        return None  # no caller gets this model, and each answer makes one of its own
 
     def _settings(self, stop: Sequence[str] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         return super()._settings(stop, {name: value for name, value in kwargs.items() if name not in _PIPELINE_KWARGS})

@@ -165,7 +165,7 @@ class Page:
 
 
 def _label(point: Point) -> str:
-    """The heading of a point; of an item its mark and its text, which the mark may be."""
+    """The heading of a point. For an item: its mark and its text, or the text alone where the mark repeats it."""
     if not isinstance(point, Item):
         return heading(point)
     return point.title if point.mark.endswith((":", "：")) else f"{point.mark} {point.title}".strip()

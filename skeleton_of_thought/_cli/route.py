@@ -38,7 +38,7 @@ _FORMS = {
 
 
 def route(args: Namespace, question: str | None) -> int:
-    """Prints the decision on a question, or as CSV the decisions on all rows of a CSV file.
+    """Prints the decision on a question, or those on all rows of a CSV file, as CSV or (`--json`) a JSON line each.
 
     Raises:
         InvalidInput: The question is empty, or the file cannot be read or lacks the column.
@@ -47,7 +47,12 @@ def route(args: Namespace, question: str | None) -> int:
     system = None if args.system is None else as_utf8(args.system, "The system message")
     request = Request(graph=args.planning in ("graph", "auto"), items=args.items == "auto")
     if args.csv is not None:
-        _write_decisions(router, list(_questions(args.csv, args.column)), system, request)
+        decisions = _decisions(router, list(_questions(args.csv, args.column)), system, request)
+        if args.json:
+            for index, decision in enumerate(decisions):
+                print(json_text(json.dumps({"index": index} | _as_dict(decision))))
+        else:
+            _write_csv(decisions, request)
         return 0
     assert question is not None
     decision = router.route(_conversation(question, system, request))
@@ -122,13 +127,17 @@ def _questions(path: str, column: str) -> Iterator[str]:
             raise InvalidInput(f"{path!r} cannot be read: {error}") from error
 
 
-def _write_decisions(router: Router, questions: list[str], system: str | None, request: Request) -> None:
+def _decisions(router: Router, questions: list[str], system: str | None, request: Request) -> list[RouteDecision]:
     decisions = []
     for question in questions:
         try:
             decisions.append(router.route(_conversation(question, system, request)))
         except InvalidInput as error:  # an empty row has its own line too, and does not stop the others
             decisions.append(RouteDecision(False, reason=str(error)))
+    return decisions
+
+
+def _write_csv(decisions: list[RouteDecision], request: Request) -> None:
     more = ["planning"] * request.graph + ["items"] * any(decision.items for decision in decisions)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow((*COLUMNS, *more))

@@ -19,8 +19,12 @@ def add_route(commands: Any) -> None:
     add = parser.add_argument
     add("question", nargs="*", metavar="QUESTION", help="the question; - stands for standard input")
     add("--system", metavar="TEXT", help="a system message, which the router reads, too")
-    add("--json", action="store_true", help="print the decision as one JSON object")
-    add("--csv", metavar="FILE", help="decide every row of a CSV file (- for standard input), and print CSV")
+    add("--json", action="store_true", help="print each decision as a JSON object in a line of its own")
+    add(
+        "--csv",
+        metavar="FILE",
+        help="decide every row of a CSV file (- for standard input), and print CSV or, with --json, JSON lines",
+    )
     add("--column", metavar="NAME", default="question", help="the column of the questions (default: %(default)s)")
     add(
         "--planning",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from skeleton_of_thought.errors import InvalidInput
 from skeleton_of_thought.parsing.data import json_value, plain_title, plan_fields
 from skeleton_of_thought.types import Point, Skeleton
 
-__all__ = ["DESCRIPTION", "NOTE", "PARAMETERS", "POINTS", "TITLE", "TOOL_NAME", "alone", "skeleton_of"]
+__all__ = ["DESCRIPTION", "NOTE", "PARAMETERS", "POINTS", "TITLE", "TOOL_NAME", "alone", "result_text", "skeleton_of"]
 
 TOOL_NAME = "answer_in_points"
 
@@ -105,6 +106,22 @@ def alone(count: int) -> str:
         f"Nothing was written, because {TOOL_NAME} must be the only call of a turn. Read the results of the other "
         "calls first; then call it again, if the answer is long."
     )
+
+
+def result_text(name: str | None, arguments: Any, text: str | None, *, failed: bool = False) -> str:
+    """A call of a tool and its result as text, for the prompts of the points, in which there are no tools.
+
+    Args:
+        name: The tool; None if it is unknown.
+        arguments: Its arguments, or their text; None if they are unknown.
+        text: The result, or the error; None for a call without a result.
+        failed: Whether the text is an error.
+    """
+    given = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False, default=str)
+    call = name or "a tool" if arguments is None else f"{name or 'a tool'}({given})"
+    if text is None:
+        return f"A call of {call} has no result."
+    return f"{'The error' if failed else 'The result'} of {call}:\n{text}"
 
 
 def _read(item: Any) -> tuple[str, str]:

@@ -37,10 +37,12 @@ class ResponseFormat:
 
     @property
     def parameters(self) -> dict[str, Any] | None:
-        """The form as the parameters of a tool; None for a form that is not the properties of an object."""
-        if self._schema is None or not isinstance(self._schema.get("properties"), dict):
-            return None
-        return without_extra_properties(self._schema)
+        """The form as the parameters of a tool; None for a form that is neither an object nor one of several."""
+        return (
+            None
+            if self._schema is None or not _has_properties(self._schema)
+            else without_extra_properties(self._schema)
+        )
 
     @property
     def grammar(self) -> Grammar | None:
@@ -54,6 +56,14 @@ class ResponseFormat:
         from skeleton_of_thought.local import Grammar
 
         return Grammar.from_json_schema(_ANY_OBJECT if self._schema is None else without_extra_properties(self._schema))
+
+
+def _has_properties(schema: Mapping[str, Any]) -> bool:
+    """Whether this describes the properties of an object, or of each of several that are allowed."""
+    if isinstance(schema.get("properties"), Mapping):
+        return True
+    parts = schema.get("anyOf") or schema.get("oneOf")
+    return isinstance(parts, list) and all(isinstance(part, Mapping) and _has_properties(part) for part in parts)
 
 
 def read_format(value: Any) -> ResponseFormat:

@@ -146,6 +146,8 @@ def _parameters(tool: Tool) -> dict[str, Any]:
         # References are paths from the root of the schema, and here the parameters are no longer the root.
         parameters = _inlined(parameters, parameters, (), [_MOST_REFERENCES])
         parameters = {key: value for key, value in parameters.items() if key not in ("$defs", "definitions")}
+    if {"anyOf", "oneOf"} & set(parameters) and "properties" not in parameters:
+        return parameters
     return {"type": "object", "properties": {}, "additionalProperties": False, **parameters}
 
 

@@ -194,7 +194,8 @@ def _estimates(answer: Answer) -> dict[str, Usage]:
     """The tokens of an answer whose calls nobody has counted, from its texts alone."""
     if answer.usage.output_tokens:
         return {}
-    skeleton = "" if answer.route == "items" else str(answer.skeleton)  # nobody wrote one of items
+    # Items stand in the question: no call wrote them.
+    skeleton = "" if answer.route == "items" else str(answer.skeleton)
     texts = {"skeleton": skeleton, "point": "".join(each.text for each in answer.expansions)}
     texts |= {"opening": answer.opening, "closing": answer.closing}
     if answer.route == "direct" or answer.merged:

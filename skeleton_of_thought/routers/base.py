@@ -346,7 +346,7 @@ class Combined:
                 break
         decided = decided or RouteDecision(False)
         if self.how == "all" and by_items is not None and decided.use_skeleton:
-            decided = by_items  # whoever knows the items knows most of the question
+            decided = by_items  # a decision that names the items says more than the others
         reasons = [*filter(None, [decided.reason]), *failures]
         # Of routers that all want a skeleton, the one that asks for a graph may not be the last.
         kind = planning if self.how == "all" and decided.use_skeleton else decided.planning

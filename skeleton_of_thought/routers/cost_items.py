@@ -27,7 +27,7 @@ _AT_ONCE = 0.02
 """A text was not streamed if the time from its first piece to its end is at most this share of its whole time."""
 _NOTE = 25
 """Tokens that the prompt of an item adds to the conversation, the instruction and the item, roughly."""
-_VERDICT, _TEXT, _LEAST_CHANGE = 4.0, 40.0, 12.0
+_VERDICT, _TEXT, _LEAST_CHANGE = 12.0, 40.0, 12.0
 """Tokens of a verdict, of a text, and of the shortest change, before any is measured."""
 
 _VERDICTS = re.compile(

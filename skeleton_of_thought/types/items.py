@@ -32,7 +32,7 @@ class Item(Point):
     ask: str = ""
 
     def gap_after(self, text: str) -> str:
-        """The characters between the answer before, whose text this is, and this one."""
+        """The characters between this item's answer and the one before it, whose text is given."""
         return "\n" if self.tight and "\n" not in text else "\n\n"
 
 

@@ -145,10 +145,10 @@ def test_a_chat_counts_items(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO(TARGETS + "\n"))
     assert cli.main(["chat"], backend=Script().backend()) == 0
     out, _ = capsys.readouterr()
-    assert out.split("\n\n") == [
+    assert out.splitlines() == [
         "French: Voici la réponse 1.",
         "Spanish: Voici la réponse 2.",
-        "German: Voici la réponse 3.\n",
+        "German: Voici la réponse 3.",
     ]
 
 

@@ -48,6 +48,16 @@ def test_each_question_of_a_file_gets_a_row(capsys, tmp_path):
     assert rows[1]["score"] == ""
 
 
+def test_a_file_as_json_has_a_line_for_each_question(capsys, tmp_path):
+    path = tmp_path / "questions.csv"
+    path.write_text('question\nWhat is 2 + 2?\n""\n"Describe each of these animals: cat, dog, cow"\n', encoding="utf-8")
+    told = [json.loads(line) for line in run(capsys, "route", "--csv", str(path), "--json")[1].splitlines()]
+    assert [decision["index"] for decision in told] == [0, 1, 2]
+    assert "arithmetic" in told[0]["reason"]
+    assert "empty" in told[1]["reason"]
+    assert [item["title"] for item in told[2]["items"]] == ["cat", "dog", "cow"]
+
+
 def test_questions_can_come_from_standard_input(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("question\nWhy?\n"))
     assert run(capsys, "route", "--csv", "-")[1].splitlines()[1].startswith("0,false,0.0,gate (follow_up)")

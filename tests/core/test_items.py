@@ -113,6 +113,20 @@ def test_each_item_has_a_call_and_there_is_no_other():
     assert answer.to_dict()["decision"].keys() == {"use_skeleton", "score", "reason", "usage"}
 
 
+def test_the_first_text_of_the_answer_is_the_models_and_not_a_mark():
+    flow = answering(listed("French", "Thai", mark="French:"))
+    actions = list(flow.start())
+    first, second = calls(actions)
+    actions += flow.delta(second.id, "Sawasdi")
+    assert released(actions) == ""
+    actions += flow.delta(first.id, "Bon")
+    assert released(actions) == "French: Bon"
+    actions += flow.done(second.id, Reply())
+    assert released(actions) == "French: Bon"
+    actions += flow.done(first.id, Reply())
+    assert released(actions) == "French: Bon\nFrench: Sawasdi"
+
+
 def test_a_prompt_has_the_shared_words_first_and_its_own_item_last():
     history = (Message("user", "Hello"), Message("assistant", "Hi."))
     conversation = Conversation.of(QUESTION, system="Be exact.", history=history)

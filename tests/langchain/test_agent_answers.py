@@ -15,7 +15,7 @@ from langchain.agents.middleware import AgentMiddleware
 from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
-from langchain_core.tools import tool
+from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
@@ -24,6 +24,7 @@ from scripted_calls import Gate
 from tool_calling_chat import ANSWER, TITLES, Calls, ToolCallingChat, call, check_history, in_points
 
 from langchain_sot import SkeletonOfThoughtChain, SkeletonOfThoughtMiddleware
+from langchain_sot.agents.plain_history import plain_history
 from skeleton_of_thought.adapters.points_tool import TOOL_NAME
 from skeleton_of_thought.errors import InvalidInput, PointError
 
@@ -48,9 +49,9 @@ async def test_the_call_is_the_skeleton_and_the_points_are_written_from_the_whol
     points = llm.of("point")
     assert sorted(title for _, title, _, _ in points) == sorted(TITLES)
     for _, _, prompt, kwargs in points:
-        assert [message.type for message in prompt] == ["system", "human", "ai", "tool", "ai", "human"]
+        assert [message.type for message in prompt] == ["system", "human", "ai", "human"]
         assert prompt[0].text == "Be kind."
-        assert prompt[3].text == "Rain in Bonn."
+        assert prompt[2].text.startswith('The result of weather({"place": "Bonn"}):\nRain in Bonn.\n\n1. Take breaks')
         assert "What shall I do today?" in prompt[-1].text
         assert "tools" not in kwargs
 
@@ -128,7 +129,9 @@ async def test_the_next_turn_goes_on_from_the_answer(is_async):
     messages = await run(agent, {"messages": [HumanMessage("And tonight?")]}, thread, is_async=is_async)
     assert_plain(messages, "human", "ai", "tool", "ai", "human", "ai", "human", "ai")
     assert messages[-1].response_metadata["skeleton"] == ["Sleep", "Eat"]
-    assert all(ANSWER in [m.text for m in prompt] for _, _, prompt, _ in llm.of("point")[3:])
+    for _, _, prompt, _ in llm.of("point")[3:]:
+        assert [message.type for message in prompt] == ["human", "ai"] * 3 + ["human"]
+        assert prompt[1].text == f'The result of weather({{"place": "Bonn"}}):\nRain in Bonn.\n\n{ANSWER}'
 
 
 async def test_a_model_that_does_not_call_the_tool_answers_as_ever(is_async):
@@ -181,6 +184,106 @@ async def test_max_concurrency_bounds_the_points(is_async):
     agent, llm = agent_of([Calls(in_points())])
     await run(agent, config={"max_concurrency": 1}, is_async=is_async)
     assert llm.watch.peak == 1
+
+
+# --- tools in the prompts of the points ---
+
+
+@tool
+def camera(place: str) -> Any:
+    """A picture of a place, and data on it."""
+    return [{"type": "text", "text": "Taken today."}, PICTURE, {"type": "json", "json": {"light": "dim"}}]
+
+
+@tool
+def closed(place: str) -> str:
+    """Fails."""
+    raise ToolException("closed on Mondays")
+
+
+closed.handle_tool_error = True
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+TOLD = """\
+Let me see.
+
+The result of camera({"place": "Bonn"}):
+Taken today.
+{"type": "json", "json": {"light": "dim"}}
+
+The error of closed({"place": "Bonn"}):
+closed on Mondays"""
+
+
+async def test_calls_and_results_are_text_and_pictures_are_the_users(is_async):
+    looks = Calls(call("camera", place="Bonn"), call("closed", place="Bonn"), text="Let me see.")
+    llm = ToolCallingChat(turns=[looks, Calls(in_points()), "Gladly."])
+    agent, _ = agent_of([], llm=llm, tools=[camera, closed], checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    messages = await run(agent, config=thread, is_async=is_async)
+    assert_plain(messages, "human", "ai", "tool", "tool", "ai")
+    assert PICTURE in messages[2].content, "the agent's own history changed"
+    for _, _, prompt, _ in llm.of("point"):
+        assert [message.type for message in prompt] == ["human", "ai", "human", "ai", "human"]
+        assert prompt[1].content == TOLD
+        assert prompt[2].content == [{"type": "text", "text": "From the result of camera:"}, PICTURE]
+    await run(agent, {"messages": [HumanMessage("Thanks!")]}, thread, is_async=is_async)
+    assert [message.type for message in llm.of("turn")[-1][2]] == ["human", "ai", "tool", "tool", "ai", "human"]
+
+
+def test_a_plain_history_keeps_what_others_have_written():
+    reasoning = {"type": "thinking", "thinking": "Hm.", "signature": "x"}
+    broken = {"name": "weather", "args": '{"place": Bonn', "id": "b", "error": None, "type": "invalid_tool_call"}
+    written = [
+        HumanMessage("One?"),
+        AIMessage([{"type": "text", "text": "I look."}, {"type": "tool_use", "id": "a"}], tool_calls=[read("a")]),
+        ToolMessage([PICTURE], tool_call_id="a"),
+        AIMessage([reasoning, {"type": "text", "text": "Rain."}]),
+        HumanMessage("Two?"),
+        AIMessage("", invalid_tool_calls=[broken]),
+        HumanMessage("Three?"),
+        AIMessage("", tool_calls=[read("a", place="Köln")]),  # some servers count ids anew in each turn
+        ToolMessage("Sun.", tool_call_id="a"),
+        ToolMessage("Lost.", tool_call_id="of no call", name="other"),
+    ]
+    plain = plain_history(written, "1. Go out")
+    assert [message.type for message in plain] == ["human", "ai"] * 3
+    told = {"type": "text", "text": "I look.\n\nThe result of weather({}):\n"}
+    assert plain[1].content == [reasoning, told, {"type": "text", "text": "Rain."}]
+    assert plain[2].content[1:] == [PICTURE, {"type": "text", "text": "Two?"}]
+    assert plain[3].text == 'A call of weather({"place": Bonn) has no result.'
+    assert (
+        plain[5].text == 'The result of weather({"place": "Köln"}):\nSun.\n\nThe result of other:\nLost.\n\n1. Go out'
+    )
+
+
+def read(id: str, **args: Any) -> Any:
+    return {"name": "weather", "args": args, "id": id}
+
+
+async def test_ids_that_each_turn_counts_anew_tell_calls_apart(is_async):
+    same = {"id": "0"}
+    turns = [Calls({**call("weather", place="Bonn"), **same}), Calls({**in_points(), **same}), "Gladly."]
+    agent, llm = agent_of(turns, checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    assert_plain(await run(agent, config=thread, is_async=is_async), "human", "ai", "tool", "ai")
+    assert all("Rain in Bonn." in prompt[1].text for _, _, prompt, _ in llm.of("point"))
+    assert (await run(agent, {"messages": [HumanMessage("Thanks!")]}, thread, is_async=is_async))[-1].text == "Gladly."
+
+
+async def test_a_history_that_langchain_repairs_in_the_turn_of_the_answer_keeps_nothing_of_the_call(is_async):
+    """A person puts a call that is no JSON into the history between acceptance and answer."""
+    agent, llm = agent_of([LOOK_UP, Calls(in_points())], checkpointer=InMemorySaver(), interrupt_after=["tools"])
+    llm.strict = False
+    thread = {"configurable": {"thread_id": "1"}}
+    await run(agent, config=thread, is_async=is_async)
+    await run(agent, None, thread, is_async=is_async)
+    broken = {"name": "weather", "args": "{", "id": "b", "error": None, "type": "invalid_tool_call"}
+    first = agent.get_state(thread).values["messages"][1].model_copy(update={"invalid_tool_calls": [broken]})
+    agent.update_state(thread, {"messages": [first]}, as_node="tools")
+    messages = await run(agent, None, thread, is_async=is_async)
+    assert [message.type for message in messages if message.type != "tool"] == ["human", "ai", "ai"]
+    assert not [message for message in messages if getattr(message, "name", None) == TOOL_NAME]
+    assert messages[-1].text == ANSWER
 
 
 # --- calls that a user would not expect ---

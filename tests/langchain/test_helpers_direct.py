@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import pytest
-from installed_prompts import installed_prompt, prompt_values
+from installed_prompts import fanned_out, installed_prompt, prompt_values
 from langchain_core.callbacks import CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.language_models import FakeListChatModel
@@ -196,3 +196,13 @@ def test_prompts_with_another_task_go_direct(path):
 def test_prompts_that_ask_for_an_answer_keep_the_skeleton(path):
     decision = SkeletonOfThoughtRouter().invoke(messages_of(path))
     assert decision.use_skeleton is True, decision.reason
+
+
+@pytest.mark.parametrize("package", ["langchain_classic", "langchain_community"])
+def test_no_prompt_of_a_package_is_answered_item_by_item(package):
+    # The user's own question, alone or after its context in the system message; what asks about each of a list; and
+    # parts of a prompt.
+    but = ["HUMAN_MESSAGE", "CREATE_DRAFT_ANSWER_PROMPT", "_CREATE_DRAFT_ANSWER_TEMPLATE", "CHAT_PROMPT"]
+    but += ["CHECK_ASSERTIONS_PROMPT", "_CHECK_ASSERTIONS_TEMPLATE"]
+    but += ["SUFFIX", "EXAMPLE_PROMPT", "EXAMPLE_PROMPT_TEMPLATE", "USER_SPECIFIED_EXAMPLE_PROMPT"]
+    assert not fanned_out(package, but=but)

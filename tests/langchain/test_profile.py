@@ -228,6 +228,35 @@ def test_an_agent_has_tools_and_a_response_format(scripted, local_models, templa
     assert result["messages"][-1].tool_calls == []
 
 
+class Animal(BaseModel):
+    """An animal."""
+
+    legs: int
+
+
+EITHER = {"oneOf": [Person.model_json_schema(), Animal.model_json_schema()]}
+
+
+@needs_grammars
+@pytest.mark.parametrize("tools", [[], [add]], ids=["alone", "tools"])
+@pytest.mark.parametrize("form", ["oneOf", "union"])
+def test_an_answer_may_have_one_of_several_forms(scripted, local_models, form, tools):
+    """A union of classes is for tools alone: LangChain has to be told so for models with formats of their own."""
+    strategies = pytest.importorskip("langchain.agents.structured_output")
+    given = EITHER if form == "oneOf" else strategies.ToolStrategy(Person | Animal)
+
+    def script(prompt: str) -> str:
+        if tools and local_models.last_message(prompt)[0] != "tool":
+            return "<tool_call>\n" + calling("add", {"a": 1, "b": 2})
+        if form == "oneOf":
+            return "<tool_call>\n" + calling("final_answer", ANN) if tools else json.dumps(ANN)
+        return "<tool_call>\n" + calling("Person", ANN)
+
+    agent = agents.create_agent(scripted(script), tools, response_format=given)
+    result = agent.invoke({"messages": [HumanMessage("How old?")]})
+    assert result["structured_response"] == (ANN if form == "oneOf" else Person(**ANN))
+
+
 NUMBER = {"type": "json_schema", "json_schema": {"name": "Number", "schema": {"type": "integer"}}}
 PERSON = {"type": "json_schema", "json_schema": {"name": "Person", "schema": Person.model_json_schema()}}
 

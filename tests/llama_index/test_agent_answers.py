@@ -269,6 +269,42 @@ async def test_a_picture_in_the_question_is_seen_once():
         assert shown == [0, 1, 0, 0]
 
 
+async def test_a_picture_in_a_result_is_the_users():
+    picture = ImageBlock(image=b"aW1hZ2U=", image_mimetype="image/png")
+
+    def camera(place: str) -> Any:
+        """Takes a picture."""
+        return [TextBlock(text="Taken today."), picture]
+
+    turns = [[("camera", {"place": "Bonn"})], [("answer_in_points", POINTS)], [("answer_in_points", POINTS)]]
+    llm, memory = AgentLLM(turns=turns), ChatMemoryBuffer.from_defaults(token_limit=10_000)
+    asked = agent(llm, camera, answer_in_points_tool())
+    await ask(asked, "Once?", memory=memory)
+    await ask(asked, "Twice?", memory=memory)
+    for seen in llm.watch.of("point"):
+        assert 'The result of camera({"place": "Bonn"}):\nTaken today.' in sees(seen)[2][1]
+        shown = [len([block for block in message.blocks if block == picture]) for message in seen.messages]
+        assert shown == [0, 0, 0, 1]
+        assert "Once?" in sees(seen)[-1][1] or "Twice?" in sees(seen)[-1][1]
+
+
+async def test_ids_that_each_turn_counts_anew_tell_results_apart():
+    class Counting(AgentLLM):
+        def _reply(self, turn: Turn) -> ChatMessage:
+            reply = super()._reply(turn)
+            for number, call in enumerate(reply.additional_kwargs.get("tool_calls", ())):
+                call["id"] = str(number)
+            return reply
+
+    llm = Counting(turns=[[("search", {"query": "tea"})], [("answer_in_points", POINTS)]] * 2)
+    memory = ChatMemoryBuffer.from_defaults(token_limit=10_000)
+    asked = agent(llm)
+    await ask(asked, "Once?", memory=memory)
+    await ask(asked, "Twice?", memory=memory)
+    told = 'The result of search({"query": "tea"}):\nFound that tea helps.'
+    assert [text for _, text in sees(llm.watch.of("point")[-1])[2:5:2]] == [f"{told}\n\n{ANSWER}", told]
+
+
 async def test_a_context_that_was_stored_goes_on():
     llm = AgentLLM(turns=[[("answer_in_points", POINTS)], [("answer_in_points", POINTS)]])
     asked, memory = agent(llm), ChatMemoryBuffer.from_defaults()
@@ -394,7 +430,9 @@ async def test_a_call_beside_others_waits_for_their_results(turn):
     assert len(refused) == turn.count("answer_in_points")
     assert ("2 times" in refused[0]) == (len(refused) == 2)
     if "search" in turn:
-        assert sees(llm.watch.of("point")[0])[2][1].count("Found that tea helps.") == 2
+        told = sees(llm.watch.of("point")[0])[2][1]
+        assert told.count("Found that tea helps.") == 2
+        assert "answer_in_points" not in told
     await ask(asked, "More?", memory=memory)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from installed_prompts import installed_prompt, prompt_values
+from installed_prompts import fanned_out, installed_prompt, is_of_items, prompt_values
 from llama_index.core.base.llms.types import MessageRole
 from llama_index.core.indices.query.query_transform import HyDEQueryTransform
 from llama_index.core.prompts import ChatPromptTemplate, PromptTemplate
@@ -143,3 +143,11 @@ def test_a_chat_template_s_system_message_counts(make_llm, kit):
     )
     synthesizer = SkeletonOfThoughtSynthesizer(make_llm(), direct_template=template)
     assert route(synthesizer.synthesize(POINTS, [kit.node("a", "Bees fly.")])) == "direct"
+
+
+def test_no_prompt_of_the_package_is_answered_item_by_item():
+    # Three are the query itself, with no more than a wish for its form; the fourth is the result of a tool.
+    but = ["DEFAULT_SIMPLE_INPUT_PROMPT", "CHAT_SIMPLE_INPUT_PROMPT", "DEFAULT_IMAGE_OUTPUT_PROMPT"]
+    but.append("DEFAULT_HANDOFF_OUTPUT_PROMPT")
+    assert not fanned_out("llama_index.core", but=but)
+    assert is_of_items([("user", "Translate this into French, Spanish and German: The cat sits on the mat.")])

@@ -43,7 +43,7 @@ def point_of(messages: Sequence[BaseMessage]) -> str | None:
     return (found[1] or found[2]) if found else None
 
 
-def check_history(messages: Sequence[BaseMessage], *, ended: bool) -> None:
+def check_history(messages: Sequence[BaseMessage], *, ended: bool, tools: bool = True) -> None:
     """Fails for a history that some provider refuses.
 
     The system message comes first. User and assistant take turns, beginning with the user. Each turn with calls is
@@ -52,6 +52,7 @@ def check_history(messages: Sequence[BaseMessage], *, ended: bool) -> None:
     Args:
         messages: The history.
         ended: Whether the assistant's turn is over, or comes next.
+        tools: Whether the request gives tools; without any, there is no call and no result.
     """
     turns = list(messages)
     while turns and isinstance(turns[0], SystemMessage):
@@ -77,7 +78,14 @@ def check_history(messages: Sequence[BaseMessage], *, ended: bool) -> None:
                 wanted.discard(turns.pop(0).tool_call_id)
             assert not wanted, f"calls without results: {messages}"
             before = "results"
+    used = [m for m in messages if isinstance(m, ToolMessage) or getattr(m, "tool_calls", None) or "tool_" in _types(m)]
+    assert tools or not used, f"calls or results in a request without tools: {used}"
     assert before in (["assistant"] if ended else ["user", "results"]), f"the history ends with {before}: {messages}"
+
+
+def _types(message: BaseMessage) -> str:
+    blocks = message.content if isinstance(message.content, list) else []
+    return " ".join(str(block.get("type")) for block in blocks if isinstance(block, dict))
 
 
 class ToolCallingChat(BaseChatModel):
@@ -128,7 +136,7 @@ class ToolCallingChat(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Iterator[ChatGenerationChunk]:
         if self.strict:
-            check_history(messages, ended=False)
+            check_history(messages, ended=False, tools="tools" in kwargs)
         title = point_of(messages)
         written = 0
         with self.watch.call(("turn" if title is None else "point", title, messages, kwargs)):
@@ -146,7 +154,7 @@ class ToolCallingChat(BaseChatModel):
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
         if self.strict:
-            check_history(messages, ended=False)
+            check_history(messages, ended=False, tools="tools" in kwargs)
         title = point_of(messages)
         written = 0
         with self.watch.call(("turn" if title is None else "point", title, messages, kwargs)):

@@ -4,13 +4,14 @@ import { el } from "./dom.js";
 
 const GROUPS = [
   {
-    title: "Suited to a skeleton",
-    note: "several points that do not build on each other",
+    title: "Suited to a skeleton, or to items side by side",
+    note: "several points, or several items, that do not build on each other",
     kinds: [
       ["Advice", ["How can I sleep better when I work in shifts?", "What should I look at before I rent my first flat?"]],
       ["Ideas", ["What can a small library do to attract teenagers?", "Suggest activities for a rainy weekend with children."]],
       ["Overview", ["What are the main causes of soil erosion?", "Which skills does a good sound engineer need?"]],
       ["Pros and cons", ["What are the advantages and drawbacks of a four-day week?"]],
+      ["Items", ["Describe each of these instruments in two sentences: violin, oboe, harp, tuba"]],
     ],
   },
   {
