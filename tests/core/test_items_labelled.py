@@ -31,7 +31,7 @@ def bench(monkeypatch):
 
 def test_the_labelled_prompts_are_what_they_claim(bench):
     prompts = bench.read()
-    assert len({prompt.text for prompt in prompts}) == len(prompts) >= 440
+    assert len({prompt.text for prompt in prompts}) == len(prompts) >= 800
     asked = sum(bool(prompt.items) for prompt in prompts)
     assert 0.45 < asked / len(prompts) < 0.55
     assert 0.3 < sum(prompt.part == "held_out" for prompt in prompts) / len(prompts) < 0.37
@@ -55,7 +55,7 @@ def test_items_are_found_and_hardly_ever_where_none_are(bench, part):
     counts = bench.figures(bench.look(prompt) for prompt in bench.read() if prompt.part == part)
     assert counts["false"] <= 0.02 * counts["others"], counts
     assert counts["found"] >= 0.8 * counts["items"], counts
-    assert counts["exact"] >= 0.95 * counts["found"], counts
+    assert counts["exact"] >= 0.9 * counts["found"], counts
 
 
 def test_prompts_of_the_routers_are_hardly_ever_split_wrongly(bench):
