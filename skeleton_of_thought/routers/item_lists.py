@@ -55,8 +55,9 @@ _DENSE = "\u3001-\u30ff\u3400-\u9fff\uff01-\uffef"
 _MARK = re.compile(
     r"(?P<indent>[ \t\u3000]{0,20})(?P<mark>"
     r"\*{0,2}[(\[（【]?(?:\d{1,3}|[A-Za-zа-яА-Я]|[一二三四五六七八九十]{1,3})[.)\]:．）】、：]\*{0,2}|"
-    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—>]|"
-    r"(?P<label>[^\W\d_]{1,20}) ?[#№]?\d{1,3}[:.)：])"
+    r"[①-⑳]|\\?[-*+•·‣◦▪●○・–—>→➤►▶➢✅✔☑❓❔⭐]\ufe0f?|#\d{1,3}[:.)：]?|\d{1,3} ?[-–—](?=\s)|"
+    r"[\u2600-\u27bf\u2b00-\u2bff\U0001f300-\U0001faff]\ufe0f?|"
+    r"(?P<label>[^\W\d_]{1,20}) ?(?:[#№º]|n[º°]\.?|nr\.?|no\.?)? ?\d{1,3}(?:[:.)：]| ?[-–—](?=\s)))"
     rf"(?:[ \t\u3000]+|(?<=[.．、：）】①-⑳・])(?=[{_DENSE}])|(?=$))"
 )
 _NUMBER = re.compile(r"\d+")
@@ -222,6 +223,16 @@ _LEAD_LINES, _FEWEST_LINES, _LINE = 3, 3, 160
 """Lines of an instruction, lines of it and its list, and characters of an item, where no blank line stands between."""
 
 
+_CLOSING = re.compile(
+    r"(?:many |kind |vielen |besten |herzlichen )?(?:thanks?|thx|cheers|ty|please|pls|danke?|merci|"
+    r"s'il (?:te|vous) plaît|"
+    r"(?:muchas )?gracias|por favor|grazie|per favore|obrigad[oa]|valeu|bedankt|dankjewel|alvast bedankt|спасибо|"
+    r"заранее спасибо|谢谢|多谢|ありがとう|よろしく)[^:\n]{0,40}$",
+    re.I,
+)
+"""A line that ends a request: "thanks a lot!"."""
+
+
 def _blocks(text: str) -> list[list[str]]:
     """The paragraphs, each a list of lines."""
     blocks: list[list[str]] = [[]]
@@ -256,6 +267,8 @@ def lines_after(
     if colon is None and len(rest) > 1 and len(rest[0]) == 1 and rest[0][0].endswith((":", "：")):
         lead, rest = [*lead, *rest[0]], rest[1:]
     tail: list[str] = []
+    if len(rest) > 1 and len(rest[-1]) == 1 and _CLOSING.match(rest[-1][0]):
+        rest = rest[:-1]
     if len(rest) > 1 and len(rest[-1]) == 1 and instructs(rest[-1][0]):
         tail, rest = rest[-1], rest[:-1]
     return _of_blocks("\n".join(lead), rest, "\n".join(tail))
@@ -354,6 +367,9 @@ def pieces(text: str, language: str) -> ListInText | None:
     if "\n" in row:
         row, _, after = row.partition("\n")
         tail = f"{after}{body[end.start() : end.end()] if end else ''} {tail}".strip()
+    # "Tim: good, but noisy" is the last of several lines of that form.
+    if sum(_NAMED_LINE.match(line) is not None for line in text[: colon + 2].split("\n")[1:]) > 1:
+        return None
     if not 0 < sum(map(row.count, ",，、;；")) <= _MOST_PIECES or len(items := split_row(row, language)) < 2:
         return None
     # "Anna, 80" may be the first of several lines.
@@ -362,6 +378,7 @@ def pieces(text: str, language: str) -> ListInText | None:
     return ListInText(text[: colon + 1].strip(), items, tail, "commas", inline=True)
 
 
+_NAMED_LINE = re.compile(r"[^\W\d_][\w .]{0,24}[:：]\s?\S")
 _NAME = r"[A-ZÀ-ÖØ-ÞА-ЯЁ][\w.'’&-]{0,30}(?: (?:(?:of|the|de|la|del|da|von|van) )?[A-ZÀ-ÖØ-ÞА-ЯЁ][\w.'’&-]{0,30}){0,3}"
 _NAMES = re.compile(rf"{_NAME}(?:, {_NAME}){{0,19}},? {_AND} {_NAME}(?!\w)")
 _ROW_TEXT = 600
@@ -369,6 +386,11 @@ _ROW_TEXT = 600
 _OF = re.compile(
     r"\b(?:of|for|von|für|de|des|pour|di|per|para|por|van|voor|для|из|städte|länder|cities|countries|firms|companies)\s$",
     re.I,
+)
+
+
+_ROW_JA = re.compile(
+    r"(?:(?<=[。！])|^)(?P<row>[^、。\n「」]{1,15}(?:、[^、。\n「」]{1,15}){2,15}?)の?(?:それぞれ|各々)(?:について|に関して)"
 )
 
 
@@ -380,7 +402,17 @@ def named_row(text: str, language: str, eaches: Callable[[str, str], bool]) -> L
         language: Its language.
         eaches: Whether some words of a language say "each".
     """
-    if len(text) > _ROW_TEXT or "\n" in text or language not in AND:
+    if len(text) > _ROW_TEXT or "\n" in text:
+        return None
+    if language == "ja":
+        row = _ROW_JA.search(text)
+        items = split_row(row["row"], language) if row is not None else ()
+        return (
+            ListInText(text[: row.start()].strip(), items, text[row.end("row") :].strip(), "names", inline=True)
+            if row
+            else None
+        )
+    if language not in AND:
         return None
     rows = [row for row in _NAMES.finditer(text) if len(split_row(row[0], language)) > 2]
     if len(rows) != 1:

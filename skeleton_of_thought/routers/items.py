@@ -20,8 +20,8 @@ from skeleton_of_thought.routers.item_lists import (
     quotations,
     quoted,
 )
-from skeleton_of_thought.routers.item_sense import FEWEST, MOST, SHORT, are_items, refers
-from skeleton_of_thought.routers.item_targets import find_different, find_targets
+from skeleton_of_thought.routers.item_sense import FEWEST, MOST, SHORT, are_items, asks_property, becomes_one, refers
+from skeleton_of_thought.routers.item_targets import find_different, find_target_lines, find_targets
 from skeleton_of_thought.routers.item_words import Words, language_of, read_words
 from skeleton_of_thought.text.words import MAY_HOLD_ITEMS
 from skeleton_of_thought.types.items import Item, ItemList
@@ -67,6 +67,8 @@ def find_items(text: str) -> ItemList | None:
     if len(text) > _LONGEST or not MAY_HOLD_ITEMS.search(text) or text.count("\n") > _LINES:
         return None
     text = text.replace("\r\n", "\n").strip()
+    if "\n" in text and (found := find_target_lines(text)) is not None:
+        return found
     if (found := _as_list(text)) is not None or _LABEL.search(text[:_INSTRUCTION]):
         return found
     return find_targets(text) or find_different(text)
@@ -189,7 +191,7 @@ def _one_text_with_each(words: Words) -> bool:
 
 def _acts_on_items(found: ListInText, words: Words, language: str) -> bool:
     """Whether an instruction without "each" acts on one item at a time."""
-    if words.has("unless") or _asks_something_else(words):
+    if words.has("unless") or (_asks_something_else(words) and not asks_property(words)) or becomes_one(words):
         return False
     if _is_quiz(found, words, language):
         return True
@@ -198,7 +200,11 @@ def _acts_on_items(found: ListInText, words: Words, language: str) -> bool:
     things = words.hits.get("things", ())
     if set(words.hits.get("parts", ())).difference(things, (at + 1 for at in things)):
         return False
-    if _turns_these(words) or (_are_words(found) and len(words.words) <= _BRIEF and words.has("strong")):
+    if (
+        asks_property(words)
+        or _turns_these(words)
+        or (_are_words(found) and len(words.words) <= _BRIEF and words.has("strong"))
+    ):
         return True
     return plural is not None and (plural or found.kind == "marked" or (found.kind == "quoted" and words.has("direct")))
 
@@ -321,6 +327,10 @@ def _introduces(found: ListInText, language: str) -> bool:
         return False
     if found.kind == "names":
         return True
+    # '"A" or "B" is true. What is in each box?' tells a case before it asks.
+    if found.kind == "quoted" and found.inline and not words.has("strong", "weak", "each", "these", "things"):
+        tail = read_words(found.tail, language)
+        return found.tail[:1] not in ".!?" or bool(_these(tail))
     # "What are the drawbacks of each? Use the minutes:" introduces minutes.
     paragraphs = found.lead.split("\n\n")
     if len(paragraphs) > 2 and not (_speaks_of_items(paragraphs[-1]) or _instructs(paragraphs[-1])):
@@ -334,7 +344,12 @@ def _introduces(found: ListInText, language: str) -> bool:
     # "For each review:" introduces steps where the lines below are the first commands.
     if (not words.has("strong", "weak") or len(found.lead) > 2 * _LEAD) and _are_commands(found.items, language):
         return False
-    if words.within("each", last) or words.within("things", last) or (found.tail and not found.lead):
+    if (
+        words.within("each", last)
+        or words.within("things", last)
+        or asks_property(words)
+        or (found.tail and not found.lead)
+    ):
         return True
     if found.kind == "commas" or len(found.lead) > 2 * _LEAD:
         return False

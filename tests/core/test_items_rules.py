@@ -158,6 +158,16 @@ def test_a_quoted_row_leaves_a_gap_in_the_instruction():
             "",
             ['How do you say "Hi. How are you?" in Thai?', 'How do you say "Hi. How are you?" in Dutch?'],
         ),
+        (
+            "Formuliere das einmal höflich und einmal streng: Räumt auf.",
+            "Räumt auf.",
+            ["Formuliere das einmal höflich.", "Formuliere das einmal streng."],
+        ),
+        (
+            "Translate this note into:\n- Thai\n- Dutch\n\nBack soon.",
+            "Back soon.",
+            ["Translate this note into Thai.", "Translate this note into Dutch."],
+        ),
         ("把这句话翻译成英语和法语：我很高兴。", "我很高兴。", ["把这句话翻译成英语。", "把这句话翻译成法语。"]),
     ],
 )
