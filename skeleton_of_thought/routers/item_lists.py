@@ -180,11 +180,11 @@ _INLINE = re.compile(r"(?<![\w.,])(?P<mark>[(（]?(?:\d{1,2}|[a-z])[.)）])(?=\s
 _FIRST = re.compile(r"[1a][.)）]")
 
 
-def inline_numbered(text: str) -> ListInText | None:
-    """A list within a line whose items have numbers or letters: "(1) ... (2) ...".
+_SENTENCE_BREAK = re.compile(r"[.!?]\s")
 
-    Only a list that reaches the end of its line counts.
-    """
+
+def inline_numbered(text: str) -> ListInText | None:
+    """A numbered or lettered list within a line, up to its end: "(1) ... (2) ...". No sentence follows it."""
     lines = text.split("\n")
     for at, line in enumerate(lines):
         if not _FIRST.search(line):
@@ -200,6 +200,8 @@ def inline_numbered(text: str) -> ListInText | None:
             continue
         stops = [*(found.start() for found in run[1:]), len(line)]
         items = tuple(line[a.end() : b].strip().rstrip(",;，；、").strip() for a, b in zip(run, stops, strict=True))
+        if [bool(_SENTENCE_BREAK.search(item)) for item in items] == [False] * (len(items) - 1) + [True]:
+            return None
         items = tuple(re.sub(r"[,;]?\s(?:and|und|et|y|e|en|и)$", "", item) for item in items)
         lead = "\n".join([*lines[:at], line[: run[0].start()]]).strip()
         tail = "\n".join(lines[at + 1 :]).strip()

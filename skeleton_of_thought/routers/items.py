@@ -364,7 +364,8 @@ def _are_commands(items: Sequence[str], language: str) -> bool:
 
 def _each(words: Words) -> bool:
     """Whether the instruction says "each" of the items, and not "a story with each"."""
-    for at in words.hits.get("each", ()):
+    hits = [at for at in words.hits.get("each", ()) if not "".join(words.words[at + 1 : at + 2]).isdigit()]
+    for at in hits:  # "every 25 years" is none
         sentence = words.sentence[at]
         if words.unspaced and words.within("using", sentence) and words.within("text", sentence):
             return False
@@ -386,7 +387,7 @@ def _each(words: Words) -> bool:
             )
         ):
             return False
-    return words.has("each")
+    return bool(hits)
 
 
 def _in_one_text(words: Words, at: int, using: Sequence[int]) -> bool:
