@@ -165,8 +165,8 @@ def test_route_says_how_many_items_and_where_they_come_from(capsys):
     assert routed(capsys, TARGETS).startswith("items (one text for 3 targets): ")
     assert routed(capsys, "Write five different poems about the sea.").startswith("items (5 separate texts): ")
     assert not routed(capsys, "--items", "off", QUESTION).startswith("items")
-    ratings = QUESTION.replace("Translate these sentences into French", "Rate each of these sentences from 1 to 5")
-    assert routed(capsys, ratings).startswith("direct: cost guard: 3 answers of about 4 tokens save too little")
+    short = "Translate this text into French and Spanish: The cat sleeps."
+    assert routed(capsys, short).startswith("direct: cost guard: 2 answers of about 12 tokens save too little")
 
 
 def test_route_as_json_has_the_items_and_nothing_new_without(capsys):
