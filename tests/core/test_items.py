@@ -8,11 +8,12 @@ import pytest
 from driving import in_threads, on_the_loop
 from hypothesis import given
 from hypothesis import strategies as st
+from said import calls, released
 
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.default_items import NOTES, NUMBERED
 from skeleton_of_thought.errors import PointError, PromptFileError
-from skeleton_of_thought.events import AnswerDelta, AnswerDone, AnswerFailed, AnswerRestarted, PointDone, SkeletonDone
+from skeleton_of_thought.events import AnswerDone, AnswerFailed, PointDone, SkeletonDone
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.prompts import PromptSet
 from skeleton_of_thought.routers.auto import AutoRouter
@@ -64,23 +65,9 @@ def answering(items: ItemList, question: str | Conversation = QUESTION, **option
     return AnswerFlow(conversation, router=Says(ItemsDecision(True, reason="items", items=items)), **options)
 
 
-def calls(actions: list[Action]) -> list[Call]:
-    return [action for action in actions if isinstance(action, Call)]
-
-
 def asked(call: Call) -> str:
     assert call.prompt is not None
     return call.prompt.messages[-1].text
-
-
-def released(actions: list[Action]) -> str:
-    text = ""
-    for action in actions:
-        if isinstance(action, AnswerRestarted):
-            text = ""
-        elif isinstance(action, AnswerDelta):
-            text += action.text
-    return text
 
 
 def written(flow: AnswerFlow, *texts: str | Exception) -> list[Action]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from said import released
 
 from skeleton_of_thought.board import Action
 from skeleton_of_thought.errors import InvalidInput, OpeningWritten, ParentError, PointOverlap, RoleError
 from skeleton_of_thought.events import (
-    AnswerDelta,
     AnswerDone,
     AnswerRestarted,
     OverlapFound,
@@ -36,10 +36,6 @@ GRAPH = (
 )
 
 
-def calls(actions: list[Action]) -> list[Call]:
-    return [action for action in actions if isinstance(action, Call)]
-
-
 def only(actions: list[Action], kind: type) -> list:
     return [action for action in actions if isinstance(action, kind)]
 
@@ -47,16 +43,6 @@ def only(actions: list[Action], kind: type) -> list:
 def text_of(call: Call) -> str:
     assert call.prompt is not None
     return "\n".join(message.text for message in call.prompt.messages)
-
-
-def released(actions: list[Action]) -> str:
-    text = ""
-    for action in actions:
-        if isinstance(action, AnswerRestarted):
-            text = ""
-        elif isinstance(action, AnswerDelta):
-            text += action.text
-    return text
 
 
 class Answering:

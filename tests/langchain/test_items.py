@@ -6,6 +6,7 @@ import pickle
 from typing import Any
 
 import pytest
+from heard import Heard
 from langchain_core.callbacks import BaseCallbackHandler, get_usage_metadata_callback
 from langchain_core.documents import Document
 from langchain_core.language_models import LLM, FakeListChatModel
@@ -59,18 +60,6 @@ def by_items(llm: Any, /, **settings: Any) -> SkeletonOfThoughtChain:
 
 def calls(llm: Any) -> list[str]:
     return [item_of(seen) for seen in llm[0].watch.seen]
-
-
-class Heard(BaseCallbackHandler):
-    """The custom events of a run, in order."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Any]] = []
-
-    def on_custom_event(self, name, data, **kwargs):
-        self.events.append((name, data))
 
 
 # --- outputs ---

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from always import skeleton_chain
-from langchain_core.callbacks import BaseCallbackHandler
+from heard import Heard
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
@@ -75,21 +75,6 @@ def planned(llm: Any, **settings: Any) -> SkeletonOfThoughtChain:
 
 def calls(llm: Any) -> list[str]:
     return [asked(seen) for seen in llm[0].watch.seen]
-
-
-class Heard(BaseCallbackHandler):
-    """The custom events of a run, in order."""
-
-    run_inline = True
-
-    def __init__(self) -> None:
-        self.events: list[tuple[str, Any]] = []
-
-    def on_custom_event(self, name, data, **kwargs):
-        self.events.append((name, data))
-
-    def of(self, name: str) -> list[Any]:
-        return [data for own, data in self.events if own == name]
 
 
 # --- outputs ---
