@@ -331,7 +331,9 @@ def test_measurements_of_graphs_travel_and_old_ones_have_none():
 
 
 def test_the_command_shows_the_kind_of_skeleton(capsys, tmp_path):
-    args = argparse.Namespace(model=None, weights=None, threshold=None, gate=True, system=None, csv=None, json=False)
+    args = argparse.Namespace(
+        model=None, weights=None, threshold=None, gate=True, system=None, csv=None, json=False, items="auto"
+    )
     args.planning = "titles"
     assert print_route(args, CHOICE) == 0
     assert capsys.readouterr().out.startswith("direct (score 0.")
@@ -343,7 +345,7 @@ def test_the_command_shows_the_kind_of_skeleton(capsys, tmp_path):
     assert json.loads(capsys.readouterr().out)["planning"] == "graph"
     path = tmp_path / "questions.csv"
     path.write_text(f'question\n"{CHOICE}"\n{LIST}\n', "utf-8")
-    args.csv, args.column = str(path), "question"
+    args.csv, args.column, args.json = str(path), "question", False
     assert print_route(args, None) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert list(rows[0]) == [*COLUMNS, "planning"]

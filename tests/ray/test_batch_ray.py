@@ -103,7 +103,9 @@ def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path):
     words = command(tmp_path, str(tmp_path / "broken.gguf"))
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 1
-    (line,) = [line for line in done.stderr.splitlines() if "answers" not in line]
+    lines = [line for line in done.stderr.splitlines() if "answers" not in line]
+    assert len(lines) == 1, done.stderr
+    (line,) = lines
     assert line.startswith("sot: error: On an actor of Ray: ")
     assert "broken.gguf" in line
     assert "Traceback" not in done.stderr
