@@ -12,3 +12,12 @@ from driving import in_threads, on_the_loop
 def pump(request: pytest.FixtureRequest) -> Callable[..., list]:
     """`pump(backend, flows, until=None, **options)`: the events of the flows. One test per driver."""
     return request.param
+
+
+@pytest.fixture
+def no_file(tmp_path, monkeypatch):
+    """The command without a configuration file or a model of the environment's; the folder where the file would be."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.delenv("SOT_CONFIG", raising=False)
+    monkeypatch.delenv("SOT_MODEL", raising=False)
+    return tmp_path

@@ -43,12 +43,7 @@ class Script(scripted.Script):
         return f"Voici la réponse {call.point.index}." if call.point else super().text(call)
 
 
-@pytest.fixture(autouse=True)
-def no_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.delenv("SOT_CONFIG", raising=False)
-    monkeypatch.delenv("SOT_MODEL", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("no_file")
 
 
 def stages(script: Script) -> list[str]:

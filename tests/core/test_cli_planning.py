@@ -50,12 +50,7 @@ class Script(scripted.Script):
         return f"Point {call.point.index} says this." if call.point else super().text(call)
 
 
-@pytest.fixture(autouse=True)
-def no_file(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    monkeypatch.delenv("SOT_CONFIG", raising=False)
-    monkeypatch.delenv("SOT_MODEL", raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("no_file")
 
 
 # --- options ---

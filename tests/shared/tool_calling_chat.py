@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -132,17 +133,28 @@ class ToolCallingChat(BaseChatModel):
             turn = turn(messages)
         return [turn] if isinstance(turn, Calls | Exception) else [turn[i : i + 5] for i in range(0, len(turn), 5)]
 
-    def _stream(
-        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
-    ) -> Iterator[ChatGenerationChunk]:
+    @contextlib.contextmanager
+    def _begun(self, messages: list[BaseMessage], kwargs: dict[str, Any]) -> Iterator[Iterator[Any]]:
+        """A call while it is open: its pieces and gates; a step that is an exception is raised."""
         if self.strict:
             check_history(messages, ended=False, tools="tools" in kwargs)
         title = point_of(messages)
-        written = 0
-        with self.watch.call(("turn" if title is None else "point", title, messages, kwargs)):
+
+        def steps() -> Iterator[Any]:
             for step in self._steps(messages, title):
                 if isinstance(step, Exception):
                     raise step
+                yield step
+
+        with self.watch.call(("turn" if title is None else "point", title, messages, kwargs)):
+            yield steps()
+
+    def _stream(
+        self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
+    ) -> Iterator[ChatGenerationChunk]:
+        written = 0
+        with self._begun(messages, kwargs) as steps:
+            for step in steps:
                 if isinstance(step, Gate):
                     step.wait()
                     continue
@@ -153,14 +165,9 @@ class ToolCallingChat(BaseChatModel):
     async def _astream(
         self, messages: list[BaseMessage], stop: Any = None, run_manager: Any = None, **kwargs: Any
     ) -> Any:
-        if self.strict:
-            check_history(messages, ended=False, tools="tools" in kwargs)
-        title = point_of(messages)
         written = 0
-        with self.watch.call(("turn" if title is None else "point", title, messages, kwargs)):
-            for step in self._steps(messages, title):
-                if isinstance(step, Exception):
-                    raise step
+        with self._begun(messages, kwargs) as steps:
+            for step in steps:
                 if isinstance(step, Gate):
                     await step.await_()
                     continue
