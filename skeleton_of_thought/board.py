@@ -342,7 +342,9 @@ class Board:
                 self._emit_last_events(key[0])
 
     def cancels(self) -> list[Key]:
-        """The open calls that the driver cancels now."""
+        """The open calls that the driver cancels now; raises `Ended` if the budget has ended."""
+        if self.share is not None:
+            self.share.budget.check()
         keys, self._cancels = self._cancels, []
         return keys
 
@@ -358,9 +360,7 @@ class Board:
 
     def seconds_to_wait(self, now: float) -> float | None:
         """Seconds until the next deadline or delayed call; None if only a report can come next."""
-        moments = list(self._deadlines.values())
-        for _, until in self._closing.values():
-            moments.append(until)
+        moments = [*self._deadlines.values(), *(until for _, until in self._closing.values())]
         if self._delayed:
             moments.append(self._delayed[0][0])
         if self._ready and self.share is not None and self.share.resumes is not None:

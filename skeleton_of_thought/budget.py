@@ -21,7 +21,7 @@ from skeleton_of_thought.rate_limits import is_thread_shortage, read_rate_limit
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Call, Skeleton
 
-__all__ = ["LONGEST_WAIT", "MAX_WAITS", "Budget", "Share", "default_limit"]
+__all__ = ["LONGEST_WAIT", "MAX_WAITS", "Budget", "Ended", "Share", "default_limit"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,10 @@ def default_limit(settings: Settings, skeleton: Skeleton | None = None) -> int:
     return max(widest, min(32, processors + 4))
 
 
+class Ended(BaseException):
+    """The caller has left the answers of a budget. This is no failure, which a fallback or a retry could mend."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Place:
     """The place of one open call, which no other equals.
@@ -72,9 +76,13 @@ class Budget:
     Args:
         limit: The most calls that are open at any time; None for no limit.
         least: The number of calls that a rate limit leaves open, if the limit is not lower itself.
+
+    Attributes:
+        ended: Whether `end` was called.
     """
 
     def __init__(self, limit: int | None, least: int = 1) -> None:
+        self.ended = False
         self._given = self._limit = limit
         self._least = least
         # Sets, because a place that is taken or given twice, after an interrupt, then counts once.
@@ -214,6 +222,18 @@ class Budget:
     def resumes(self, now: float) -> float | None:
         """When calls may be opened again; None if they may be now."""
         return self._resume if self._resume > now else None
+
+    def end(self) -> None:
+        """Ends the drivers that share the budget: each raises `Ended` as soon as it goes on, or when it begins."""
+        self.ended = True
+        with self._lock:
+            for wake in self._wakers:
+                wake()
+
+    def check(self) -> None:
+        """Raises `Ended` once the budget has ended."""
+        if self.ended:
+            raise Ended("The caller has left this answer.")
 
     def join(self, wake: Callable[[], object]) -> None:
         """Registers a function to call whenever there may be room, from any thread."""

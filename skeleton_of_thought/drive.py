@@ -39,7 +39,7 @@ from skeleton_of_thought.types import Call, Reply
 if TYPE_CHECKING:
     from skeleton_of_thought.budget import Share
 
-__all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "run"]
+__all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "join_threads", "run"]
 
 logger = logging.getLogger(__name__)
 
@@ -306,23 +306,29 @@ def _end(workers: dict[Key, _Worker | BatchThread], opened: list[Any], board: Bo
             worker.cancel(key)
         except Exception:
             logger.warning("A %s could not be cancelled.", worker.thread.name, exc_info=True)
-    now = time.monotonic()
-    until, begun = now + GRACE, now + _BEGINS
-    for worker in dict.fromkeys(workers.values()):
-        # A start that was interrupted may have made a thread that has not begun yet. It opens no call any more.
-        while worker.thread.ident is None and time.monotonic() < begun:
-            time.sleep(0.001)
-        with contextlib.suppress(RuntimeError):  # the thread has not begun
-            worker.thread.join(max(0.0, until - time.monotonic()))
-        if worker.thread.is_alive():
-            logger.warning(
-                "%s is still blocked in its backend after %g s; it is left to end by itself.",
-                worker.thread.name,
-                GRACE,
-            )
+    join_threads(dict.fromkeys(worker.thread for worker in workers.values()), GRACE)
     workers.clear()
     if board.share is not None:
         board.share.end()
+
+
+def join_threads(threads: Iterable[threading.Thread], seconds: float) -> None:
+    """Waits for threads that were told to end; logs a warning for each that is still blocked.
+
+    Args:
+        threads: The threads. A start that was interrupted may have made one that has not begun yet; it opens no call.
+        seconds: The longest wait, for all of them together.
+    """
+    now = time.monotonic()
+    until, begun = now + seconds, now + _BEGINS
+    for thread in threads:
+        while thread.ident is None and time.monotonic() < begun:
+            time.sleep(0.001)
+        with contextlib.suppress(RuntimeError):  # the thread has not begun
+            thread.join(max(0.0, until - time.monotonic()))
+        if thread.is_alive():
+            message = "%s is still blocked in its backend after %g s; it is left to end by itself."
+            logger.warning(message, thread.name, seconds)
 
 
 async def arun(

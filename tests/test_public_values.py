@@ -43,6 +43,7 @@ MACHINERY = {
     "skeleton_of_thought.cli": "the command",
     "skeleton_of_thought.adapters.adoption": "engines of models",
     "skeleton_of_thought.adapters.as_model": "calls under way",
+    "skeleton_of_thought.budget": "calls under way",
     "skeleton_of_thought.ledger": "calls under way",
     "skeleton_of_thought.routers.item_lists": "what is read of a question",
     "skeleton_of_thought.routers.item_words": "what is read of a question",

@@ -25,8 +25,9 @@ from langchain_core.runnables.config import (
 from pydantic import ConfigDict, Field, model_validator
 
 from langchain_sot.chain import SkeletonOfThoughtChain
+from langchain_sot.chat_model.batches import BatchingChatModel
 from langchain_sot.chat_model.call import ChatCall, batch_call
-from langchain_sot.chat_model.delegation import DelegatingChatModel, suits_chain
+from langchain_sot.chat_model.delegation import suits_chain
 from langchain_sot.chat_model.message import AnswerMessages, joined_results, uncounted
 from langchain_sot.chat_model.route import CallRoute, GenerateCall, route_call, side_by_side, with_stop
 from skeleton_of_thought.errors import InvalidInput
@@ -38,7 +39,7 @@ _BOUND = ("temperature", "max_tokens", "stop", "timeout")
 """Standard parameters of LangChain that the constructor binds to the chain's models."""
 
 
-class SkeletonOfThoughtChatModel(DelegatingChatModel):
+class SkeletonOfThoughtChatModel(BatchingChatModel):
     """A chat model that answers by a `SkeletonOfThoughtChain`.
 
     The message has the whole answer as its text; streams give it in document order. `usage_metadata` is the sum over
@@ -284,57 +285,7 @@ class SkeletonOfThoughtChatModel(DelegatingChatModel):
                 model = self._copy(replace(call, route=route))
                 yield GenerateCall(model, conversation, stop, config, rest, route)
 
-    # --- batches, whose answers share `max_concurrency` ---
-
-    def batch(self, inputs: list[Any], config: Any = None, **kwargs: Any) -> list[Any]:
-        """Answers many questions; `max_concurrency`, or else the chain's bound, holds for all their calls together."""
-        model, configs = self._for_batch(inputs, config)
-        return BaseChatModel.batch(model, inputs, configs, **kwargs)
-
-    async def abatch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[Any]:
-        """Async twin of `batch`; the first error cancels the answers that are still running."""
-        completed = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        results = {i: output async for i, output in completed}
-        return [results[i] for i in range(len(inputs))]
-
-    def batch_as_completed(self, inputs: Sequence[Any], config: Any = None, **kwargs: Any) -> Iterator[tuple[int, Any]]:
-        """Like `batch`, but yields each answer with its position as soon as it is complete."""
-        model, configs = self._for_batch(inputs, config)
-        yield from BaseChatModel.batch_as_completed(model, inputs, configs, **kwargs)
-
-    async def abatch_as_completed(
-        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> AsyncIterator[tuple[int, Any]]:
-        """Async twin of `batch_as_completed`."""
-        # LangChain's own method leaves the other answers running when one fails, or when the iterator is closed.
-        model, configs = self._for_batch(inputs, config)
-        slots = asyncio.Semaphore(configs[0]["max_concurrency"] or 1 if configs else 1)
-
-        async def answer(i: int) -> tuple[int, Any]:
-            async with slots:
-                try:
-                    return i, await model.ainvoke(inputs[i], configs[i], **kwargs)
-                except Exception as error:
-                    if not return_exceptions:
-                        raise
-                    return i, error
-
-        tasks = [asyncio.create_task(answer(i)) for i in range(len(inputs))]
-        try:
-            for completed in asyncio.as_completed(tasks):
-                yield await completed
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
     def _for_batch(self, inputs: Sequence[Any], config: Any) -> tuple[Self, list[RunnableConfig]]:
-        """A copy that gives each answer its share of `max_concurrency`, and configs that bound the answers at once.
-
-        LangChain's batches bound the answers only, not the calls within them.
-        """
         configs = self.chain._configs(config, len(inputs))
         call, answers = batch_call(self.chain.plan(), configs)
         return self._copy(call), [{**c, "max_concurrency": answers} for c in configs]

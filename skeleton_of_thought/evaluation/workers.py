@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from skeleton_of_thought.drive import GRACE
+from skeleton_of_thought.drive import GRACE, join_threads
 
 __all__ = ["work_in_threads"]
 
@@ -58,7 +58,5 @@ def work_in_threads(work: Callable[[], None], cancel: Callable[[], None], number
             raise failures[0]
     except BaseException:
         cancel()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(2 * GRACE)
+        join_threads(threads, 2 * GRACE)
         raise

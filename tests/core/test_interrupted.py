@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
-import itertools
-import linecache
 import signal
 import sys
 import threading
@@ -22,28 +19,26 @@ from skeleton_of_thought.events import AnswerDone, AnswerFailed, PointDelta, Poi
 from skeleton_of_thought.flow import AnswerFlow
 from skeleton_of_thought.settings import Settings
 from skeleton_of_thought.types import Conversation, Message, Point, Reply, Skeleton
+from tests.shared.interrupting import (
+    Starts,
+    at_each_line,
+    interrupt_after,
+    interrupt_before,
+    interrupt_that_becomes_an_error,
+    no_thread,
+    nothing_left,
+    nothing_stale,
+)
 from tests.shared.scripted_calls import PATIENCE, Watch
+
+__all__ = ["nothing_stale"]
+
+pytestmark = pytest.mark.usefixtures("nothing_stale")
 
 TITLES = Skeleton((Point(1, "Sleep"), Point(2, "Eat"), Point(3, "Walk")))
 CORE = str(Path(drive.__file__).parent)
 DRIVERS = tuple(f"{CORE}/{name}.py" for name in ("drive", "together", "tasks", "board", "budget"))
 STARTS = (*DRIVERS, threading.__file__)
-
-
-@pytest.fixture(autouse=True)
-def nothing_stale():
-    """Leaves nothing to other tests.
-
-    Python lists threads that an interrupt kept from being made, and other tests count threads. The loop reports tasks
-    that an interrupt has ended when they are collected; Python 3.11 parses source for that report, which breaks an
-    `ast.parse` that is under way (python/cpython#106905).
-    """
-    yield
-    gc.collect()
-    for thread in threading.enumerate():
-        if not thread.is_alive():
-            threading._limbo.pop(thread, None)
-            threading._active.pop(thread.ident, None)
 
 
 def flow(**options):
@@ -94,67 +89,6 @@ class Cancellable:
         self._texts.close()
 
 
-def is_release(file: str, line: int) -> bool:
-    """Whether this line is visited once more when its lock is released: no signal is handled just before that."""
-    return linecache.getline(file, line).lstrip().startswith("with ") and "_lock" in linecache.getline(file, line)
-
-
-def raise_at(moment: int, files: tuple[str, ...], seen: list[str]):
-    """A trace function that raises KeyboardInterrupt at this line of these files, in this thread."""
-    left = itertools.count(moment, -1)
-
-    def trace(frame, event, _):
-        code = frame.f_code
-        # Of the standard library, the start of a thread alone: its locks are not ours to repair.
-        if code.co_filename not in files or (code.co_filename == threading.__file__ and code.co_name != "start"):
-            return None
-        if event == "line" and not is_release(code.co_filename, frame.f_lineno) and next(left) == 0:
-            seen.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
-            raise KeyboardInterrupt
-        return trace
-
-    return trace
-
-
-def at_each_line(answer, check, files=STARTS, step: int = 1) -> list[str]:
-    """Interrupts `answer` at each of its lines in turn, and checks what is left; returns the lines."""
-    seen: list[str] = []
-    before = sys.gettrace()
-    for moment in itertools.count(0, step):
-        count = len(seen)
-        try:
-            sys.settrace(raise_at(moment, files, seen))
-            try:
-                answer()
-            finally:
-                sys.settrace(before)
-        except KeyboardInterrupt:
-            check(seen[-1])  # while the exception holds all frames
-        if len(seen) == count:
-            check("the end")
-            return seen
-    raise AssertionError
-
-
-def calls_left() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sot-") and thread.is_alive()]
-
-
-def wait_until(what, *say) -> None:
-    until = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < until, say
-        time.sleep(0.0005)
-
-
-def nothing_left(watch: Watch, *budgets: Budget):
-    def check(where: str) -> None:
-        wait_until(lambda: not calls_left() and not watch.open, where, calls_left())
-        assert [budget.open for budget in budgets] == [0] * len(budgets), where
-
-    return check
-
-
 @pytest.mark.parametrize("cancellable", [False, True])
 def test_an_interrupt_at_any_line_of_an_answer_leaves_no_call(cancellable):
     model, budget = Endless(cancellable=cancellable), Budget(3)
@@ -169,7 +103,7 @@ def test_an_interrupt_at_any_line_of_an_answer_leaves_no_call(cancellable):
                 if len(heard) == 3:
                     return
 
-    seen = at_each_line(answer, nothing_left(model.watch, budget), step=1 + cancellable)
+    seen = at_each_line(answer, nothing_left(model.watch, budget), STARTS, step=1 + cancellable)
     assert {"drive.py", "board.py", "budget.py", "threading.py"} <= {line.partition(":")[0] for line in seen}
     assert len(model.watch.seen) > 100  # most of the interrupts came while calls were open
 
@@ -210,44 +144,8 @@ def test_an_interrupt_at_any_line_leaves_none_of_the_calls_that_start_together()
         with contextlib.closing(drive.run([flow()], model.open, together=own, max_concurrency=share)) as events:
             next(event for _, event in events if isinstance(event, PointDone))
 
-    seen = at_each_line(answer, nothing_left(model.watch, budget), step=2)
+    seen = at_each_line(answer, nothing_left(model.watch, budget), STARTS, step=2)
     assert "together.py" in {line.partition(":")[0] for line in seen}
-
-
-class Starts:
-    """The starts of threads of calls, one of which does something else."""
-
-    def __init__(self, monkeypatch, which: int, instead) -> None:
-        self.count = 0
-        start = threading.Thread.start
-
-        def patched(thread):
-            if thread.name.startswith("sot-"):
-                self.count += 1
-                if self.count == which:
-                    instead(lambda: start(thread))
-                    return
-            start(thread)
-
-        monkeypatch.setattr(threading.Thread, "start", patched)
-
-
-def interrupt_before(start):
-    raise KeyboardInterrupt
-
-
-def interrupt_after(start):
-    start()
-    raise KeyboardInterrupt
-
-
-def interrupt_that_becomes_an_error(start):
-    # As in `Condition.wait`, which then releases a lock that the interrupt kept it from taking.
-    start()
-    try:
-        raise KeyboardInterrupt
-    finally:
-        threading.Lock().release()
 
 
 @pytest.mark.parametrize("instead", [interrupt_before, interrupt_after, interrupt_that_becomes_an_error])
@@ -267,10 +165,6 @@ def test_an_interrupt_within_the_start_of_a_thread_leaves_no_call(monkeypatch, i
         )
     nothing_left(model.watch, budget)("start")
     assert starts.count == which
-
-
-def no_thread(start):
-    raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("which", [1, 2, 3])

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import sys
 import threading
 import time
+import traceback
 from dataclasses import dataclass, field
 
 import psutil
@@ -24,7 +27,8 @@ class Before:
 
     def left(self, *, tasks: bool = False) -> list[str]:
         """What is still there now."""
-        left = [f"the thread {thread.name}" for thread in set(threading.enumerate()) - self.threads if _counts(thread)]
+        threads = [thread for thread in set(threading.enumerate()) - self.threads if _counts(thread)]
+        left = [f"the thread {thread.name}, {_place(thread)}" for thread in threads]
         if self.server.open:
             left.append(f"{self.server.open} open request(s) on the server")
         if tasks:
@@ -50,6 +54,14 @@ class Before:
 def _counts(thread: threading.Thread) -> bool:
     # The server's threads are counted as its requests, and the loop's executor ends with the loop.
     return "process_request_thread" not in thread.name and not thread.name.startswith("asyncio_")
+
+
+def _place(thread: threading.Thread) -> str:
+    """The lines at which a thread is, innermost call first."""
+    if (frame := sys._current_frames().get(thread.ident or 0)) is None:
+        return "which has no frame"
+    calls = itertools.islice(traceback.walk_stack(frame), 8)
+    return " < ".join(f"{call.f_code.co_filename}:{line}" for call, line in calls)
 
 
 def sockets(server: FaultServer) -> list[str]:
