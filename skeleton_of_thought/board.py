@@ -253,8 +253,7 @@ class Board:
         call = self._open.pop(report.key, None)
         self._deadlines.pop(report.key, None)
         if call is None:
-            closing = self._closing.pop(report.key, None)
-            if closing is not None:
+            if (closing := self._closing.pop(report.key, None)) is not None:
                 self._flows[index].cancelled(closing[0], report.reply.usage, now, report.reply.decoding)
                 self._emit_last_events(index)
         elif report.error is None:
@@ -360,7 +359,9 @@ class Board:
 
     def seconds_to_wait(self, now: float) -> float | None:
         """Seconds until the next deadline or delayed call; None if only a report can come next."""
-        moments = [*self._deadlines.values(), *(until for _, until in self._closing.values())]
+        moments = list(self._deadlines.values())
+        for _, until in self._closing.values():
+            moments.append(until)
         if self._delayed:
             moments.append(self._delayed[0][0])
         if self._ready and self.share is not None and self.share.resumes is not None:
@@ -398,8 +399,7 @@ class Board:
         heapq.heappush(self._ready, (not begun, order, key, call))
 
     def _cancel(self, key: Key, now: float) -> None:
-        call = self._open.get(key)
-        if call is not None:
+        if (call := self._open.get(key)) is not None:
             self._close(key, call, now)
             return
         self._held = [item for item in self._held if item[1] != key]
