@@ -15,14 +15,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from typing import NoReturn
 
 __all__ = ["INTERRUPTED", "exit_at_once", "last_words", "main_thread_woken"]
 
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 _SHOW_CURSOR = "\r\x1b[K\x1b[?25h"
-_leaving = threading.Lock()
+_leaving = threading.RLock()
+_begun: list[int] = []
+_PATIENCE = 5.0
+"""Seconds that the process has for its last words, on a busy machine or on a terminal that takes no text."""
 _words = ["sot: interrupted"]
 
 
@@ -120,11 +122,15 @@ def _wakeup_thread(numbers: Collection[int], react: Callable[[int], object]) -> 
         thread.join()
 
 
-def _leave(number: int) -> NoReturn:
+def _leave(number: int) -> None:
     code = 128 + number
+    # The handler and the thread both come here. The one that comes first reports and ends the process.
     if not _leaving.acquire(blocking=False):
-        time.sleep(0.2)  # the handler and the thread both come here; the first one reports and exits meanwhile
+        time.sleep(_PATIENCE)
         os._exit(code)
+    if _begun:  # a signal within the handler, which goes on
+        return
+    _begun.append(number)
     with contextlib.suppress(OSError, ValueError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR.encode())  # the spinner hides the cursor

@@ -40,8 +40,8 @@ with exit_at_once():
 """
 
 
-def start(work, handler="default_int_handler"):
-    code = LOADING.format(work=work, handler=handler)
+def start(work, handler="default_int_handler", before=""):
+    code = before + LOADING.format(work=work, handler=handler)
     return subprocess.Popen([sys.executable, "-c", code], env=ENV, stdout=-1, stderr=-1)
 
 
@@ -59,6 +59,15 @@ def test_repeated_ctrl_c_is_reported_once():
         assert process.stdout.readline() == b"ready\n"
         for _ in range(20):
             process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"sot: interrupted\n")
+
+
+def test_the_line_is_said_however_slowly_it_is_written():
+    slow = "import os, time\nisatty = os.isatty\nos.isatty = lambda number: (time.sleep(1), isatty(number))[1]\n"
+    with start("sleeps", before=slow) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, b"sot: interrupted\n")
 
