@@ -1,8 +1,8 @@
 """Batches of the chat model, whose answers run side by side and share one budget of calls.
 
 LangChain's own batches leave answers running: a sync one after Ctrl-C, since its executor does not know a thread whose
-start was interrupted and waits for the others until their answers are whole; an async one after the first error, or
-when its iterator is closed.
+start was interrupted, and waits for the others until their answers are whole (python/cpython#111358); an async one
+after the first error, or when its iterator is closed.
 """
 
 from __future__ import annotations
@@ -159,9 +159,10 @@ def _start(threads: Sequence[threading.Thread]) -> None:
             return  # this machine has no more threads; those that run make all answers
 
 
-def _end(threads: Sequence[threading.Thread], budget: Budget) -> None:
+def _end(threads: list[threading.Thread], budget: Budget) -> None:
     from skeleton_of_thought.drive import GRACE, join_threads
 
     budget.end()
     # Each answer gives up its own calls after the grace.
     join_threads(threads, 2 * GRACE)
+    threads.clear()
