@@ -166,10 +166,9 @@ $(VENV)/.ray: $(VENV)/.test tests/ray.in
 	@$(INSTALL) --no-deps --target $(RAY) -r tests/ray.in
 	@touch $@
 
-# Ray gives its actors the lowest share of the processors, and ends a process whose cluster does not answer for a minute. Beside
-# the other tests of CI an actor then loads for minutes.
+# Ray gives its actors a low share of the processors (nice 15). Beside the other tests of CI an actor then loads for minutes.
 test-ray: $(VENV)/.ray
-	@RAY_worker_niceness=0 RAY_gcs_rpc_server_reconnect_timeout_s=600 PYTHONPATH=$(RAY) $(BIN)/python -m pytest tests/ray
+	@RAY_worker_niceness=0 PYTHONPATH=$(RAY) $(BIN)/python -m pytest tests/ray
 
 # The files of a release. The wheel is built from the sdist, so it is the wheel that others build from it.
 DIST = $(CURDIR)/dist
