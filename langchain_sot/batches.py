@@ -12,13 +12,52 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import patch_config
 from langchain_core.runnables.utils import Output
 
-__all__ = ["WholeAnswers"]
+__all__ = ["CollectedAnswers", "WholeAnswers"]
 
 _Configs = Sequence[RunnableConfig]
 _Kwargs = Mapping[str, Any]
 
 
-class WholeAnswers(Runnable[Any, Output]):
+class CollectedAnswers(Runnable[Any, Output]):
+    """A runnable whose `batch` and `abatch` collect the answers of their twins that yield them as they are complete."""
+
+    def batch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Output]:
+        """Answers many questions under one budget; the calls of all of them run concurrently.
+
+        Args:
+            inputs: The questions.
+            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls; without it
+                they are as many as one answer needs, or as LangChain has for a plain model if that is more.
+            return_exceptions: Put errors into their places. Else the first one is raised, and all calls are cancelled.
+            kwargs: Passed on to the models.
+        """
+        results = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
+        return [results[i] for i in range(len(inputs))]
+
+    async def abatch(
+        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> list[Output]:
+        """Async twin of `batch`."""
+        completed = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
+        results = {i: output async for i, output in completed}
+        return [results[i] for i in range(len(inputs))]
+
+    @abstractmethod
+    def batch_as_completed(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> Iterator[tuple[int, Any]]:
+        """Like `batch`, but yields each answer with its position as soon as it is complete."""
+
+    @abstractmethod
+    def abatch_as_completed(
+        self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
+    ) -> AsyncIterator[tuple[int, Any]]:
+        """Async twin of `batch_as_completed`."""
+
+
+class WholeAnswers(CollectedAnswers[Output]):
     """A runnable that answers many questions together, each in a root run of its own, which ends with its answer."""
 
     @abstractmethod
@@ -54,29 +93,6 @@ class WholeAnswers(Runnable[Any, Output]):
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Output:
         """Async twin of `invoke`."""
         return (await self.abatch([input], config, **kwargs))[0]
-
-    def batch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[Output]:
-        """Answers many questions under one budget; the calls of all of them run concurrently.
-
-        Args:
-            inputs: The questions.
-            config: One config for all, or one each. The first one's `max_concurrency` bounds the calls; without it
-                they are as many as one answer needs, or as LangChain has for a plain model if that is more.
-            return_exceptions: Put errors into their places. Else the first one is raised, and all calls are cancelled.
-            kwargs: Passed on to the models.
-        """
-        results = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
-        return [results[i] for i in range(len(inputs))]
-
-    async def abatch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[Output]:
-        """Async twin of `batch`."""
-        completed = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        results = {i: output async for i, output in completed}
-        return [results[i] for i in range(len(inputs))]
 
     def batch_as_completed(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any

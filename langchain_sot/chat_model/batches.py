@@ -16,8 +16,10 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 
+from langchain_sot.batches import CollectedAnswers
 from langchain_sot.chat_model.delegation import DelegatingChatModel
 from skeleton_of_thought.rate_limits import interrupt_behind
 
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchingChatModel"]
 
 
-class BatchingChatModel(DelegatingChatModel):
-    """A chat model of whose batches nothing is left running, however they end."""
+class BatchingChatModel(CollectedAnswers[AIMessage], DelegatingChatModel):
+    """A chat model of whose batches nothing is left running: the first error and Ctrl-C end all answers."""
 
     @abstractmethod
     def _for_batch(self, inputs: Sequence[Any], config: Any) -> tuple[Self, list[RunnableConfig]]:
@@ -36,24 +38,6 @@ class BatchingChatModel(DelegatingChatModel):
 
         LangChain's batches bound the answers only. The copy bounds the calls within them, too.
         """
-
-    def batch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[Any]:
-        """Answers many questions; `max_concurrency`, or else the chain's bound, holds for all their calls together.
-
-        The first error ends the answers that are still running, and so does Ctrl-C.
-        """
-        results = dict(self.batch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs))
-        return [results[i] for i in range(len(inputs))]
-
-    async def abatch(
-        self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
-    ) -> list[Any]:
-        """Async twin of `batch`."""
-        completed = self.abatch_as_completed(inputs, config, return_exceptions=return_exceptions, **kwargs)
-        results = {i: output async for i, output in completed}
-        return [results[i] for i in range(len(inputs))]
 
     def batch_as_completed(
         self, inputs: Sequence[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
@@ -69,9 +53,8 @@ class BatchingChatModel(DelegatingChatModel):
                     raise
                 return error
 
-        if len(inputs) < 2 or model._call is None or model._call.budget is None:
-            for i in range(len(inputs)):
-                yield i, answer(i)
+        if model._call is None or model._call.budget is None:  # at most one answer
+            yield from ((i, answer(i)) for i in range(len(inputs)))
             return
         with contextlib.closing(_in_threads(answer, len(inputs), _at_once(configs), model._call.budget)) as completed:
             yield from completed

@@ -197,7 +197,7 @@ def inline_numbered(text: str) -> ListInText | None:
             continue
         stops = [*(found.start() for found in run[1:]), len(line)]
         items = tuple(line[a.end() : b].strip().rstrip(",;，；、").strip() for a, b in zip(run, stops, strict=True))
-        if [bool(_SENTENCE_BREAK.search(item)) for item in items] == [False] * (len(items) - 1) + [True]:
+        if _SENTENCE_BREAK.search(items[-1]) and not any(map(_SENTENCE_BREAK.search, items[:-1])):
             return None
         items = tuple(re.sub(r"[,;]?\s(?:and|und|et|y|e|en|и)$", "", item) for item in items)
         lead = "\n".join([*lines[:at], line[: run[0].start()]]).strip()
@@ -405,13 +405,10 @@ def named_row(text: str, language: str, eaches: Callable[[str, str], bool]) -> L
     if len(text) > _ROW_TEXT or "\n" in text:
         return None
     if language == "ja":
-        row = _ROW_JA.search(text)
-        items = split_row(row["row"], language) if row is not None else ()
-        return (
-            ListInText(text[: row.start()].strip(), items, text[row.end("row") :].strip(), "names", inline=True)
-            if row
-            else None
-        )
+        if (row := _ROW_JA.search(text)) is None:
+            return None
+        items = split_row(row["row"], language)
+        return ListInText(text[: row.start()].strip(), items, text[row.end("row") :].strip(), "names", inline=True)
     if language not in AND:
         return None
     rows = [row for row in _NAMES.finditer(text) if len(split_row(row[0], language)) > 2]

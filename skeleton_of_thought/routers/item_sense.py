@@ -112,9 +112,12 @@ def asks_property(words: Words) -> bool:
         # "The plural of: goose, ox".
         if not words.unspaced and ":" in words.words[at + 1 : at + 3]:
             return True
-        these = [place for place in words.within("these", sentence) if words.unspaced or at < place <= at + _OF_THESE]
         # "The coldest capital of these countries" is one.
-        these = [place for place in these if words.unspaced or _MORE.isdisjoint(words.words[at:place])]
+        these = [
+            place
+            for place in words.within("these", sentence)
+            if words.unspaced or (at < place <= at + _OF_THESE and _MORE.isdisjoint(words.words[at:place]))
+        ]
         if any(
             any(place <= thing <= place + _NAME_OF for thing in words.within("things", sentence)) for place in these
         ):

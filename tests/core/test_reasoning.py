@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
+from said import released
 
 from skeleton_of_thought._cli.typewriter import Typewriter
 from skeleton_of_thought._cli.views import AnswerResult, JsonView, PlainView
@@ -619,13 +620,7 @@ def test_the_drivers_close_the_calls_that_were_in_vain(pump: Callable[..., list]
 
     flow = AnswerFlow(QUESTION, settings=Settings(eager=True))
     events = [event for _, event in pump(Model(), [flow])]
-    text = ""
-    for event in events:
-        if isinstance(event, AnswerRestarted):
-            text = ""
-        elif isinstance(event, AnswerDelta):
-            text += event.text
-    assert flow.answer.text == text == "1. Dark room: It helps."
+    assert flow.answer.text == released(events) == "1. Dark room: It helps."
 
 
 # --- the views of the command ---------------------------------------------------------------------
