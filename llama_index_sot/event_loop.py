@@ -15,6 +15,7 @@ from types import CodeType
 from typing import Any, TypeVar
 
 from skeleton_of_thought.adapters.replies import closing_stream
+from skeleton_of_thought.drive import GRACE
 
 __all__ = ["call_in_thread", "is_truly_async", "next_or_none", "stream_in_thread"]
 
@@ -86,7 +87,8 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
     """Iterates a blocking stream in a thread, with the caller's context variables.
 
     Each stream has a thread of its own: the loop's default executor has few workers (six on two cores), and ten points
-    would wait for each other. Closing the iterator closes the stream at its next item, and waits until it is closed.
+    would wait for each other. Closing the iterator closes the stream at its next item, and waits until it is closed; a
+    cancellation ends that wait within `GRACE` seconds.
 
     Args:
         open_stream: Called in the thread.
@@ -110,7 +112,7 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
         put(_Ended(error))
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(work,), name=name, daemon=True)
-    ended = True
+    ended, closed = True, False
     try:
         # Within the `try`: an interrupt within the start may leave a thread that runs. It opens no stream then.
         thread.start()
@@ -123,10 +125,27 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
                     raise item.error
                 return
             yield item[0]
+    except GeneratorExit:
+        closed = True
+        raise
     finally:
         stop.set()
-        while not ended:
-            ended = isinstance(await inbox.get(), _Ended)
+        try:
+            while not ended:
+                ended = isinstance(await inbox.get(), _Ended)
+        except asyncio.CancelledError:
+            # The adapter closes a stream at the reply's limit, and the driver cancels the call at the same limit. The
+            # cancellation of a stream that is closed already should not leave its thread behind.
+            if closed:
+                await _wait_for_end(inbox)
+            raise
+
+
+async def _wait_for_end(inbox: asyncio.Queue[Any]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GRACE):
+            while not isinstance(await inbox.get(), _Ended):
+                pass
 
 
 def _pass_on(open_stream: Callable[[], Iterable[ItemT]], put: Callable[[ItemT], None], stop: threading.Event) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import time
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, ThinkingBlock
@@ -47,8 +48,24 @@ async def test_streams_of_endless_replies_end(LLMClass):
     assert len("".join(engine.query("Why?").response_gen)) == 700
     response = await engine.aquery("Why?")
     assert len("".join([text async for text in response.async_response_gen()])) == 700
-    # LlamaIndex's own wrapper of a stream leaves the stream inside of it to the collector.
-    gc.collect()
+    await collected()
+    assert llm.watch.open == 0
+
+
+async def test_a_stream_that_is_slow_to_end_after_its_limit_is_closed_with_the_answer(kit):
+    def endless():
+        for _ in range(210):
+            yield "word "
+        # The thread is here when the adapter has read as much as it may, and the driver cancels the call.
+        yield lambda: time.sleep(0.1)
+        yield from itertools.repeat("word ")
+
+    llm = kit.SyncLLM(script=lambda seen: endless())
+    options = {"streaming": True, "router": None, "max_skeleton_chars": 1000, "max_answer_chars": 1000}
+    engine = SkeletonOfThoughtQueryEngine.from_defaults(llm=llm, **options)
+    response = await engine.aquery("Why?")
+    assert len("".join([text async for text in response.async_response_gen()])) == 1000
+    await collected()
     assert llm.watch.open == 0
 
 

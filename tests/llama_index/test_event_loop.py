@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 
@@ -132,3 +133,53 @@ async def test_a_thread_that_cannot_start_is_the_error_of_its_call(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", refused)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         await call_in_thread(lambda: "text", "sot-llm")
+
+
+# --- a stream that is closed, and cancelled at the same time ---
+
+
+def words_until(watch, gate):
+    """A stream that waits for the gate after its first piece; `watch` counts it while it is open."""
+    with watch.call("words"):
+        yield "word "
+        gate.wait()
+        yield "word "
+
+
+async def closing(words):
+    """A task that has read one piece of the stream, and now waits for its close."""
+    stream = stream_in_thread(words, "sot-llm")
+    assert await anext(stream) == "word "
+    task = asyncio.create_task(stream.aclose())
+    await asyncio.sleep(0)
+    return task
+
+
+async def test_a_cancellation_of_the_close_still_waits_for_the_stream():
+    watch, opened = Watch(), threading.Event()
+    task = await closing(lambda: words_until(watch, opened))
+    task.cancel()
+    await asyncio.sleep(0.01)
+    assert (task.done(), watch.open) == (False, 1)
+    opened.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert watch.open == 0
+
+
+@pytest.mark.parametrize("by", ["time", "a second cancellation"])
+async def test_a_cancelled_close_does_not_wait_forever_for_a_stream_that_is_stuck(monkeypatch, by):
+    monkeypatch.setattr("llama_index_sot.event_loop.GRACE", 0.01 if by == "time" else math.inf)
+    watch, opened = Watch(), threading.Event()
+    task = await closing(lambda: words_until(watch, opened))
+    task.cancel()
+    if by != "time":
+        await asyncio.sleep(0.01)
+        assert not task.done()
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert watch.open == 1
+    opened.set()
+    while watch.open:
+        await asyncio.sleep(0.001)
