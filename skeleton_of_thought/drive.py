@@ -39,7 +39,7 @@ from skeleton_of_thought.types import Call, Reply
 if TYPE_CHECKING:
     from skeleton_of_thought.budget import Share
 
-__all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "join_threads", "run"]
+__all__ = ["AsyncOpen", "AsyncTogether", "Open", "Together", "arun", "join_threads", "run", "start_threads"]
 
 logger = logging.getLogger(__name__)
 
@@ -310,6 +310,24 @@ def _end(workers: dict[Key, _Worker | BatchThread], opened: list[Any], board: Bo
     workers.clear()
     if board.share is not None:
         board.share.end()
+
+
+def start_threads(threads: Sequence[threading.Thread]) -> int:
+    """Starts threads that work through a list together; returns how many, fewer if the machine has no more.
+
+    Raises:
+        BaseException: Not even the first thread started; or an interrupt came, after which any thread may run.
+    """
+    for i, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if (interrupt := interrupt_behind(error)) is not None:
+                raise interrupt from None
+            if i == 0:
+                raise
+            return i
+    return len(threads)
 
 
 def join_threads(threads: Iterable[threading.Thread], seconds: float) -> None:

@@ -21,7 +21,6 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.batches import CollectedAnswers
 from langchain_sot.chat_model.delegation import DelegatingChatModel
-from skeleton_of_thought.rate_limits import interrupt_behind
 
 if TYPE_CHECKING:
     from skeleton_of_thought.budget import Budget
@@ -98,6 +97,8 @@ def _in_threads(answer: Callable[[int], Any], count: int, at_once: int, budget: 
         at_once: How many are made at a time.
         budget: The budget of their calls; it ends when this generator does, and with it the answers.
     """
+    from skeleton_of_thought.drive import start_threads
+
     # A context may be entered by one thread at a time.
     waiting: queue.SimpleQueue[tuple[int, contextvars.Context]] = queue.SimpleQueue()
     for i in range(count):
@@ -117,7 +118,7 @@ def _in_threads(answer: Callable[[int], Any], count: int, at_once: int, budget: 
     threads = [threading.Thread(target=work, name=f"sot-answers-{i}", daemon=True) for i in range(min(count, at_once))]
     try:
         try:
-            _start(threads)
+            start_threads(threads)
             for _ in range(count):
                 i, output, error = completed.get()
                 if error is not None:
@@ -128,18 +129,6 @@ def _in_threads(answer: Callable[[int], Any], count: int, at_once: int, budget: 
     finally:
         # An interrupt may have broken off the first attempt.
         _end(threads, budget)
-
-
-def _start(threads: Sequence[threading.Thread]) -> None:
-    for i, thread in enumerate(threads):
-        try:
-            thread.start()
-        except RuntimeError as error:
-            if (interrupt := interrupt_behind(error)) is not None:
-                raise interrupt from None
-            if i == 0:
-                raise
-            return  # this machine has no more threads; those that run make all answers
 
 
 def _end(threads: list[threading.Thread], budget: Budget) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from skeleton_of_thought.drive import GRACE, join_threads
+from skeleton_of_thought.drive import GRACE, join_threads, start_threads
 
 __all__ = ["work_in_threads"]
 
@@ -21,7 +21,7 @@ def work_in_threads(work: Callable[[], None], cancel: Callable[[], None], number
     Args:
         work: Works until nothing is left.
         cancel: Has all threads end soon.
-        number: How many threads.
+        number: How many threads; fewer if the machine has no more, as long as it has one.
         name: The start of their names.
     """
     if number <= 1:
@@ -48,9 +48,9 @@ def work_in_threads(work: Callable[[], None], cancel: Callable[[], None], number
 
     threads = [threading.Thread(target=run, name=f"{name}-{each}", daemon=True) for each in range(number)]
     try:
-        for thread in threads:
-            thread.start()
+        not_started = number - start_threads(threads)
         with changed:
+            at_work -= not_started
             # In pieces: a signal that reaches another thread wakes no wait without an end.
             while not changed.wait_for(lambda: failures or not at_work, _LOOK):
                 pass
