@@ -214,9 +214,9 @@ def test_a_loop_in_an_unclosed_fence_is_ended(text):
 
 @pytest.mark.parametrize("begin", ["say ", "say write ", "'a ", "1", "say 1,", "a hundred ", "写", " ", "please ", '"'])
 def test_the_guard_reads_a_long_question_quickly(begin):
-    started = time.perf_counter()
+    started = time.thread_time()  # another program's share of the processor does not count
     guarded("", begin * 20_000)
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_a_repetition_asked_for_allows_no_other_loop():

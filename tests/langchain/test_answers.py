@@ -163,7 +163,7 @@ async def test_a_point_that_takes_too_long_fails_alone(kit, ways):
         return [never, "late"] if seen.point == 2 else kit.answering(TITLES)(seen)
 
     # Long enough for the other points on any machine: a chain uses only the real clock.
-    chain = skeleton_chain(llm=kit.Chat(script=script), point_timeout=1.0, max_retries=0, on_point_error="placeholder")
+    chain = skeleton_chain(llm=kit.Chat(script=script), point_timeout=2.0, max_retries=0, on_point_error="placeholder")
     for way in (ways["ainvoke"], ways["astream"]):
         output = await way(chain, "How do I stay awake?")
         assert list(output["errors"]) == ["2"]

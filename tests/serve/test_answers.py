@@ -421,7 +421,7 @@ async def test_a_point_that_was_cut_says_so(serve, upstream, body):
 
 async def test_an_answer_that_takes_too_long_is_ended_with_all_its_calls(serve, upstream, body):
     upstream.script["Sleep"] = ["Sleep ", asyncio.Event()]
-    client = await serve(upstream, timeout=0.3)
+    client = await serve(upstream, timeout=1.0)
     response = await client.post("/v1/chat/completions", json=body())
     assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
     assert response.headers["x-should-retry"] == "false"

@@ -14,7 +14,7 @@ from skeleton_of_thought.serve import protocol
 from skeleton_of_thought.serve.protocol import BoundedProtocol
 
 PATIENCE = 30.0
-SOON = 0.05
+SOON = 0.25
 WHOLE = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 

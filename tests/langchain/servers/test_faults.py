@@ -173,16 +173,16 @@ async def test_a_batch_slows_down_together_where_a_server_serves_few(server, cha
 )
 async def test_an_endless_point_times_out(server, chat, fault, ways, name, kind):
     server.faults[2] = fault(kind)
-    chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0, point_timeout=1.5)
+    chain = skeleton_chain(llm=chat(server.address), on_point_error="placeholder", max_retries=0, point_timeout=2.5)
     output = await ways[name](chain, "Q")
     assert {number: output["points"][number] for number in "13"} == {n: TEXTS[n] for n in "13"}
     assert output["points"]["2"].endswith(GAP)
-    assert output["errors"] == {"2": "PointTimeout: It took longer than point_timeout=1.5 seconds."}
+    assert output["errors"] == {"2": "PointTimeout: It took longer than point_timeout=2.5 seconds."}
 
 
 async def test_the_models_own_timeout_applies(server, chat, fault, ways):
     server.faults[2] = fault("stall")
-    llm = chat(server.address, timeout=1.0)
+    llm = chat(server.address, timeout=2.0)
     chain = skeleton_chain(llm=llm, on_point_error="placeholder", max_retries=0, point_timeout=60)
     for name in (*WHOLE, *STREAMS):
         output = await ways[name](chain, "Q")

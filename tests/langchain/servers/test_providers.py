@@ -55,7 +55,7 @@ async def test_azure_serves_every_method(server, azure, way):
 @pytest.mark.parametrize("name", ["ainvoke", "stream", "astream"])
 async def test_azure_faults_fail_their_points_alone(server, azure, fault, ways, name):
     server.faults |= {1: fault("stall"), 2: fault("500")}
-    chain = skeleton_chain(llm=azure, max_retries=0, point_timeout=1.5, on_point_error="placeholder")
+    chain = skeleton_chain(llm=azure, max_retries=0, point_timeout=2.5, on_point_error="placeholder")
     output = await ways[name](chain, "Q")
     assert output["points"]["3"] == TEXTS["3"]
     assert output["errors"]["1"].startswith("PointTimeout")
@@ -96,7 +96,7 @@ async def test_a_broken_response_is_an_error(server, responses, fault, ways, nam
 
 async def test_a_timeout_reaches_the_responses_api(server, responses, fault, ways):
     server.faults[2] = fault("stall")
-    chain = skeleton_chain(llm=responses, max_retries=0, on_point_error="placeholder", point_timeout=1.5)
+    chain = skeleton_chain(llm=responses, max_retries=0, on_point_error="placeholder", point_timeout=2.5)
     output = await ways["stream"](chain, "Q")
     assert output["errors"]["2"].startswith("PointTimeout")
 

@@ -426,7 +426,7 @@ def test_a_point_that_fails_leaves_a_placeholder(start, connect, upstream, asked
 
 def test_an_answer_that_takes_too_long_is_not_asked_for_again(start, connect, upstream, asked):
     upstream.script["skeleton"] = [asyncio.Event()]
-    server = start(upstream, model={"router": "always"}, timeout=0.1)
+    server = start(upstream, model={"router": "always"}, timeout=0.5)
     with pytest.raises(openai.InternalServerError) as caught:
         connect(server, max_retries=2).chat.completions.create(**asked())
     assert caught.value.status_code == 504
