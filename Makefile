@@ -178,9 +178,10 @@ dist: $(VENV)/.lint
 	@$(BIN)/python -m twine check --strict $(DIST)/*.tar.gz $(DIST)/*.whl
 
 # An installation as users make it: pip, the wheel, and no pinned version but torch's. Where pip has no find-links, torch's
-# build for CPUs comes from PyTorch's index. deepagents comes last, as it brings older versions of other packages.
+# build for CPUs comes from PyTorch's index. deepagents comes last, as it brings older versions of other packages. Python
+# compiles the modules that are imported; pip would compile all, which takes as long as their installation.
 NEWEST = $(CURDIR)/$(VENV)/newest
-PIP_NEWEST = PIP_CONSTRAINT=$(CURDIR)/tests/newest.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+PIP_NEWEST = PIP_CONSTRAINT=$(CURDIR)/tests/newest.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_COMPILE=0 \
 	PIP_EXTRA_INDEX_URL="$${PIP_EXTRA_INDEX_URL:-$$(test -n "$(FIND_LINKS)" || echo https://download.pytorch.org/whl/cpu)}" \
 	$(NEWEST)/bin/python -m pip install -qq
 test-newest: dist

@@ -161,6 +161,8 @@ class Newcomer:
             "SOT_CONFIG": str(home / "config.toml"),
             "PIP_CACHE_DIR": self._pip("cache", "dir"),
             "PIP_CONSTRAINT": str(ROOT / "tests" / "newest.txt"),
+            # To compile all modules takes as long as their installation; Python compiles those that are imported.
+            "PIP_COMPILE": "0",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_QUIET": "1",
             "OPENAI_API_KEY": "none",
