@@ -285,17 +285,17 @@ async def test_silence_is_filled_with_comments(serve, upstream, body):
     gate = asyncio.Event()
     upstream.script["skeleton"] = [gate, "1. Diet\n2. Sleep\n"]
     client = await serve(upstream, keep_alive=0.01)
-    comments = 0
     async with client.stream("POST", "/v1/chat/completions", json=body(stream=True)) as response:
         text = ""
         async for part in response.aiter_text():
             text += part
-            comments += part.count(": keep-alive\n\n")
-            if comments >= 3:
+            # On a busy machine comments come before the first chunk, too.
+            if text.partition('"role"')[2].count(": keep-alive\n\n") >= 3:
                 gate.set()
     events = events_of(text)
-    assert events[0]["choices"][0]["delta"]["role"] == "assistant"
-    assert events[1:4] == [":keep-alive"] * 3
+    first, second, *_ = [at for at, event in enumerate(events) if event != ":keep-alive"]
+    assert events[first]["choices"][0]["delta"]["role"] == "assistant"
+    assert second - first > 3
     assert events[-1] == "[DONE]"
 
 

@@ -360,10 +360,12 @@ async def test_a_stream_of_the_server_s_own_is_kept_alive_before_its_first_text(
     async with client.stream("POST", "/v1/chat/completions", json=body("m", stream=True)) as response:
         async for part in response.aiter_text():
             text += part
-            if text.count(": keep-alive") > 2:
+            # On a busy machine comments come before the first chunk, too.
+            if text.partition('"role"')[2].count(": keep-alive\n\n") >= 3:
                 gate.set()
     events = events_of(text)
-    assert events[1:4] == [":keep-alive"] * 3
+    first, second, *_ = [at for at, event in enumerate(events) if event != ":keep-alive"]
+    assert second - first > 3
     assert text_of(events) == "Done."
     assert events[-1] == "[DONE]"
     assert upstream.open_calls == 0
