@@ -131,21 +131,21 @@ async def stream_in_thread(open_stream: Callable[[], Iterable[ItemT]], name: str
     finally:
         stop.set()
         try:
-            while not ended:
-                ended = isinstance(await inbox.get(), _Ended)
+            if not ended:
+                await _end_of(inbox)
         except asyncio.CancelledError:
             # The adapter closes a stream at the reply's limit, and the driver cancels the call at the same limit. The
             # cancellation of a stream that is closed already should not leave its thread behind.
             if closed:
-                await _wait_for_end(inbox)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(GRACE):
+                        await _end_of(inbox)
             raise
 
 
-async def _wait_for_end(inbox: asyncio.Queue[Any]) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(GRACE):
-            while not isinstance(await inbox.get(), _Ended):
-                pass
+async def _end_of(inbox: asyncio.Queue[Any]) -> None:
+    while not isinstance(await inbox.get(), _Ended):
+        pass
 
 
 def _pass_on(open_stream: Callable[[], Iterable[ItemT]], put: Callable[[ItemT], None], stop: threading.Event) -> None:

@@ -21,6 +21,7 @@ from langchain_core.runnables import RunnableConfig
 
 from langchain_sot.batches import CollectedAnswers
 from langchain_sot.chat_model.delegation import DelegatingChatModel
+from skeleton_of_thought.drive import GRACE, join_threads, start_threads
 
 if TYPE_CHECKING:
     from skeleton_of_thought.budget import Budget
@@ -97,8 +98,6 @@ def _in_threads(answer: Callable[[int], Any], count: int, at_once: int, budget: 
         at_once: How many are made at a time.
         budget: The budget of their calls; it ends when this generator does, and with it the answers.
     """
-    from skeleton_of_thought.drive import start_threads
-
     # A context may be entered by one thread at a time.
     waiting: queue.SimpleQueue[tuple[int, contextvars.Context]] = queue.SimpleQueue()
     for i in range(count):
@@ -132,8 +131,6 @@ def _in_threads(answer: Callable[[int], Any], count: int, at_once: int, budget: 
 
 
 def _end(threads: list[threading.Thread], budget: Budget) -> None:
-    from skeleton_of_thought.drive import GRACE, join_threads
-
     budget.end()
     # Each answer gives up its own calls after the grace.
     join_threads(threads, 2 * GRACE)
