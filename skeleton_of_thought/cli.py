@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from skeleton_of_thought._cli.backend import ModelBackend
 from skeleton_of_thought._cli.comparison import compare, warm_up
 from skeleton_of_thought._cli.cpu_load import CpuMeter
-from skeleton_of_thought._cli.diagnostics import as_line, as_options, explain, one_line, shortcomings
+from skeleton_of_thought._cli.diagnostics import as_options, explain, fail, one_line, shortcomings
 from skeleton_of_thought._cli.interrupts import INTERRUPTED, main_thread_woken
 from skeleton_of_thought._cli.models import AnswerOptions, check_raw, load_backend, system_of, warn_if_slow
 from skeleton_of_thought._cli.options import parse, parser
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None, *, backend: ModelBackend | None = No
             silence_stdout()
             return _PIPE_CLOSED
         except Exception as error:
-            return _fail(error, _explained(error))
+            return fail(error, _explained(error))
 
 
 def _run(argv: Sequence[str] | None, backend: ModelBackend | None) -> int:
@@ -98,11 +98,6 @@ def _explained(error: Exception) -> str:
     if os.environ.get(_TRACEBACK):
         raise error
     return f"{one_line(error)} ({_TRACEBACK}=1 in the environment shows where that happened.)"
-
-
-def _fail(error: BaseException, message: str) -> int:
-    print(f"sot: error: {as_options(as_line(message))}", file=sys.stderr)
-    return 2 if isinstance(error, InvalidInput) else 1
 
 
 @contextlib.contextmanager
@@ -156,7 +151,7 @@ def _ask(args: Namespace, backend: ModelBackend | None) -> int:
             view.finish(result)
         if result.error is not None:
             unwritten = "" if file is None else f" ({file.path} was not written.)"
-            return _fail(result.error, explain(result.error, backend.explain) + unwritten)
+            return fail(result.error, explain(result.error, backend.explain) + unwritten)
         if file is not None:
             file.write(result)
         if stdout is not None and stdout.lost is not None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 
 from skeleton_of_thought._cli.backend import ModelBackend, RemoteStream
 from skeleton_of_thought._cli.batch_options import CONCURRENCY
-from skeleton_of_thought._cli.diagnostics import as_options, explain
+from skeleton_of_thought._cli.diagnostics import as_options, explain, fail
 from skeleton_of_thought._cli.eval_view import EvalView
 from skeleton_of_thought._cli.interrupts import INTERRUPTED
 from skeleton_of_thought._cli.local_backend import DEMO
@@ -88,7 +88,11 @@ def run_batch(args: Namespace, backend: ModelBackend | None) -> int:
         view = EvalView(quiet=args.quiet)
         if parts.notice:
             view.note(parts.notice)
-        return _Run(batch, parts, load, Spending(budget), view).run()
+        run = _Run(batch, parts, load, Spending(budget), view, stack)
+        try:
+            return run.run()
+        except SotError as error:
+            return fail(error, str(error))  # before Ray is closed, see `rows_on_ray`
 
 
 class _Batch:
@@ -184,11 +188,18 @@ class _Batch:
 class _Run:
     """Answers what has no answer yet, and puts all together."""
 
-    def __init__(
-        self, batch: _Batch, parts: Parts, load: Callable[[], ModelBackend], spending: Spending, view: EvalView
+    def __init__(  # noqa: PLR0917 - one caller
+        self,
+        batch: _Batch,
+        parts: Parts,
+        load: Callable[[], ModelBackend],
+        spending: Spending,
+        view: EvalView,
+        stack: contextlib.ExitStack,
     ) -> None:
         self._batch, self._parts, self._load = batch, parts, load
         self._spending, self._view = spending, view
+        self._stack = stack
         self._args = batch.args
         self._reserved: dict[str, Cost] = {}
         self._streak = FailureStreak()
@@ -268,11 +279,10 @@ class _Run:
         if reserved is None:
             return
         rows = rows_on_ray(self._args, jobs, batch.options, batch.router(), model=batch.model)
-        with contextlib.closing(rows):
-            for row in rows:
-                self._keep_row(row, reserved)
-                if (reserved := self._spending.begin(way)) is None:
-                    return
+        for row in self._stack.enter_context(rows):
+            self._keep_row(row, reserved)
+            if (reserved := self._spending.begin(way)) is None:
+                return
 
     def _reserve(self, job: Job) -> Cost | None:
         # What an answer costs is known once the first one has ended.

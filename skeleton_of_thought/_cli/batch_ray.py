@@ -68,12 +68,14 @@ def check_ray(address: str) -> None:
         check_address(_address(address))
 
 
+@contextlib.contextmanager
 def rows_on_ray(
     args: Namespace, jobs: Iterable[Job], options: AnswerOptions, router: AnyRouter | None, *, model: str
-) -> Generator[Row]:
-    """Makes answers on Ray, and yields each row as soon as its answer has ended, in no order.
+) -> Iterator[Iterator[Row]]:
+    """Makes answers on Ray: an iterator of the rows, each as soon as its answer has ended, in no order.
 
-    Closing the iterator ends all calls and all actors, and Ray too if it was started here.
+    The end of the block ends all calls and all actors, and Ray too if it was started here. All that has to be said or
+    written comes before it: Ray's core may end the process while it is closed amid a job, with code 1 and no message.
 
     Args:
         args: Of `sot batch`: `ray` (an address, or an empty text for `RAY_ADDRESS` or else a Ray of this machine),
@@ -87,23 +89,34 @@ def rows_on_ray(
     Raises:
         MissingExtra: Ray is not installed.
         InvalidInput: There is no cluster at this address.
-        SotError: Ray cannot start; the model cannot be loaded on an actor; actors die again and again.
+        SotError: Ray cannot start. By the iterator: the model cannot be loaded on an actor; actors die again and again.
     """
     left = {job.key: job for job in jobs}
-    if left:
-        with connected(args.ray) as ray:
-            yield from _rows(ray, args, left, options, router, model)
+    if not left:
+        yield iter(())
+        return
+    # Ray's own end of the actors comes first: it reports an actor that ends by itself as one that has crashed.
+    with contextlib.ExitStack() as last, connected(args.ray) as ray:
+        lines = last.enter_context(Lifelines(ray.util.get_node_ip_address()))
+        answers = _answers(ray, args, left, options, router, lines)
+        with contextlib.closing(_told(answers.iter_rows())) as made:
+            yield _rows(made, left, model)
 
 
-def _rows(  # noqa: PLR0917 - those of its caller
-    ray: Any, args: Namespace, left: dict[str, Job], options: AnswerOptions, router: AnyRouter | None, model: str
-) -> Generator[Row]:
+def _answers(  # noqa: PLR0917 - those of its caller
+    ray: Any,
+    args: Namespace,
+    left: Mapping[str, Job],
+    options: AnswerOptions,
+    router: AnyRouter | None,
+    lines: Lifelines,
+) -> Any:
+    """The data set of the answers, which Ray makes while it is read."""
     pool = _pool(ray, getattr(args, "actors", None), local=options.model.source == "local", most=len(left))
     calls = max(1, (args.max_concurrency or _CALLS * pool["size"]) // pool["size"])
     tasks = min(calls, _MOST_TASKS)
     items = [{"id": key, "question": job.question.text, "system": job.question.system} for key, job in left.items()]
-    lines = Lifelines(ray.util.get_node_ip_address())
-    answers = ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
+    return ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
         AnswerWhileAsked,
         fn_constructor_kwargs={
             "lifeline": lines.address,
@@ -130,24 +143,26 @@ def _rows(  # noqa: PLR0917 - those of its caller
         num_cpus=pool["cpus"],
         num_gpus=pool["gpus"],
     )
-    with lines, contextlib.closing(_told(answers.iter_rows())) as made:
-        for item in made:
-            if item["failure"]:
-                raise ModelLoadError(f"On an actor of Ray: {item['failure']}")
-            # None for a task that was repeated although its row had come.
-            if (job := left.pop(item["id"], None)) is not None:
-                question = job.question
-                yield replace(
-                    from_json(json.loads(item["row"])),
-                    model=model,
-                    number=question.number,
-                    id=question.id,
-                    category=question.category,
-                    way=job.way.name,
-                    repeat=job.repeat,
-                    order=job.order,
-                    extra=question.extra,
-                )
+
+
+def _rows(made: Iterable[Mapping[str, Any]], left: dict[str, Job], model: str) -> Iterator[Row]:
+    for item in made:
+        if item["failure"]:
+            raise ModelLoadError(f"On an actor of Ray: {item['failure']}")
+        # None for a task that was repeated although its row had come.
+        if (job := left.pop(item["id"], None)) is not None:
+            question = job.question
+            yield replace(
+                from_json(json.loads(item["row"])),
+                model=model,
+                number=question.number,
+                id=question.id,
+                category=question.category,
+                way=job.way.name,
+                repeat=job.repeat,
+                order=job.order,
+                extra=question.extra,
+            )
 
 
 def _told(items: Iterable[Mapping[str, Any]]) -> Generator[Mapping[str, Any]]:

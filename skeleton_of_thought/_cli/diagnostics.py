@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from skeleton_of_thought.adapters import finish_reasons
 from skeleton_of_thought.adapters.finish_reasons import CUT
 from skeleton_of_thought.draft import REPEATED
-from skeleton_of_thought.errors import PointError, SotError
+from skeleton_of_thought.errors import InvalidInput, PointError, SotError
 from skeleton_of_thought.routers.base import FAILED
 from skeleton_of_thought.types import Answer, Item
 
-__all__ = ["as_line", "as_options", "explain", "explain_langchain", "explain_openai", "one_line", "shortcomings"]
+__all__ = [
+    "as_line",
+    "as_options",
+    "explain",
+    "explain_langchain",
+    "explain_openai",
+    "fail",
+    "one_line",
+    "shortcomings",
+]
 
 _OPTIONS: Mapping[str, str] = {
     "point_words": "--words",
@@ -48,6 +58,12 @@ def as_options(text: str) -> str:
         'shorten the prompt or lower --max-tokens'
     """
     return _SETTING.sub(lambda found: _OPTIONS[found[1]] + (" " if found[0].endswith("=") else ""), text)
+
+
+def fail(error: BaseException, message: str) -> int:
+    """Says on standard errors why the command has failed; returns its exit code."""
+    print(f"sot: error: {as_options(as_line(message))}", file=sys.stderr)
+    return 2 if isinstance(error, InvalidInput) else 1
 
 
 def shortcomings(answer: Answer, explain: Callable[[Exception], str], *, cuts: bool = True) -> Iterator[str]:

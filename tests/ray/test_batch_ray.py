@@ -97,12 +97,25 @@ def test_an_actor_dies_and_an_error_is_a_row(tmp_path, prompts, actors, eventual
     assert [row["number"] for row in answers(tmp_path) if row["error"]] == [3]
 
 
-def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path):
+DIES = """
+import os, sys, ray
+ray.shutdown = lambda: os._exit(1)
+from skeleton_of_thought.cli import main
+sys.exit(main())
+"""
+"""The command with a Ray that ends the process while it is closed, as its core now and then does amid a job."""
+
+
+@pytest.mark.parametrize("dies", [False, True], ids=["ray closes", "ray dies"])
+def test_a_model_that_cannot_be_loaded_is_one_clear_error(tmp_path, dies):
     write(tmp_path, 3)
     (tmp_path / "broken.gguf").write_bytes(b"GGUF")
     words = command(tmp_path, str(tmp_path / "broken.gguf"))
+    if dies:
+        words[1:3] = ["-c", DIES]
     done = subprocess.run(words, capture_output=True, text=True, timeout=LIMIT, check=False)
     assert done.returncode == 1
+    assert not done.stdout
     lines = [line for line in done.stderr.splitlines() if "answers" not in line]
     assert len(lines) == 1, done.stderr
     (line,) = lines
