@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from skeleton_of_thought._cli.diagnostics import as_line
 from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.models import AnswerOptions, system_of
+from skeleton_of_thought._cli.sudden_end import said_at_a_sudden_end
 from skeleton_of_thought.errors import (
     InvalidInput,
     MissingExtra,
@@ -53,6 +54,10 @@ _MOST_TASKS = 64
 """Questions that an actor has at a time, whatever its calls."""
 _CALLS = 8
 """Open calls of an actor, where nothing else is said."""
+_ENDED = (
+    "sot: error: Ray or another program has ended the command. With RAY_BACKEND_LOG_LEVEL=error in the environment Ray "
+    "says why; the same command goes on."
+)
 _MOST_BLOCKS = 5000
 """Tasks of a job. Of more questions, a task has several, one after the other."""
 
@@ -76,6 +81,7 @@ def rows_on_ray(
 
     The end of the block ends all calls and all actors, and Ray too if it was started here. All that has to be said or
     written comes before it: Ray's core may end the process while it is closed amid a job, with code 1 and no message.
+    It may do so within the block, too, as when its head cannot be reached for a minute; then another process says so.
 
     Args:
         args: Of `sot batch`: `ray` (an address, or an empty text for `RAY_ADDRESS` or else a Ray of this machine),
@@ -99,7 +105,7 @@ def rows_on_ray(
     with contextlib.ExitStack() as last, connected(args.ray) as ray:
         lines = last.enter_context(Lifelines(ray.util.get_node_ip_address()))
         answers = _answers(ray, args, left, options, router, lines)
-        with contextlib.closing(_told(answers.iter_rows())) as made:
+        with contextlib.closing(_told(answers.iter_rows())) as made, said_at_a_sudden_end(_ENDED):
             yield _rows(made, left, model)
 
 

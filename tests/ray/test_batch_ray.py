@@ -59,11 +59,12 @@ def test_killed_and_resumed_it_asks_hardly_anything_twice(tmp_path, prompts, eve
         words = command(
             tmp_path, server.model, *("--router", "always", "--prompts", str(prompts), "--concurrency", "4", "-q")
         )
-        first = subprocess.Popen(words)
+        first = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
         eventually_sync(lambda: len(rows(tmp_path)) >= count // 2 or first.poll() is not None, "half is answered")
         assert first.poll() is None
         first.kill()
-        first.wait()
+        _, said = first.communicate()
+        assert "has ended the command" in said
         eventually_sync(lambda: not server.open, "the calls of the killed command have ended")
         asked = sum(server.asked.values())
         eventually_sync(lambda: not leftovers(before), "nothing is left running")
