@@ -81,7 +81,7 @@ def rows_on_ray(
 
     The end of the block ends all calls and all actors, and Ray too if it was started here. All that has to be said or
     written comes before it: Ray's core may end the process while it is closed amid a job, with code 1 and no message.
-    It may do so within the block, too, as when its head cannot be reached for a minute; then another process says so.
+    It may do so before, too, as when its head cannot be reached for a minute; then another process says so.
 
     Args:
         args: Of `sot batch`: `ray` (an address, or an empty text for `RAY_ADDRESS` or else a Ray of this machine),
@@ -102,11 +102,14 @@ def rows_on_ray(
         yield iter(())
         return
     # Ray's own end of the actors comes first: it reports an actor that ends by itself as one that has crashed.
-    with contextlib.ExitStack() as last, connected(args.ray) as ray:
+    with said_at_a_sudden_end(_ENDED) as dismiss, contextlib.ExitStack() as last, connected(args.ray) as ray:
         lines = last.enter_context(Lifelines(ray.util.get_node_ip_address()))
         answers = _answers(ray, args, left, options, router, lines)
-        with contextlib.closing(_told(answers.iter_rows())) as made, said_at_a_sudden_end(_ENDED):
-            yield _rows(made, left, model)
+        with contextlib.closing(_told(answers.iter_rows())) as made:
+            try:
+                yield _rows(made, left, model)
+            finally:
+                dismiss()
 
 
 def _answers(  # noqa: PLR0917 - those of its caller

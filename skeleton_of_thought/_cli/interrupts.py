@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator
 
-__all__ = ["INTERRUPTED", "exit_at_once", "last_words", "main_thread_woken"]
+__all__ = ["INTERRUPTED", "before_leaving", "exit_at_once", "last_words", "main_thread_woken"]
 
 INTERRUPTED = 128 + signal.SIGINT
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -26,6 +26,8 @@ _begun: list[int] = []
 _PATIENCE = 5.0
 """Seconds that the process has for its last words, on a busy machine or on a terminal that takes no text."""
 _words = ["sot: interrupted"]
+before_leaving: list[Callable[[], object]] = []
+"""What is called before a signal ends the process at once: short, and safe in any thread."""
 
 
 @contextlib.contextmanager
@@ -131,6 +133,8 @@ def _leave(number: int) -> None:
     if _begun:  # a signal within the handler, which goes on
         return
     _begun.append(number)
+    for call in before_leaving:
+        call()
     with contextlib.suppress(OSError, ValueError):
         if os.isatty(2):
             os.write(2, _SHOW_CURSOR.encode())  # the spinner hides the cursor

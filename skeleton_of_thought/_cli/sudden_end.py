@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from skeleton_of_thought._cli.interrupts import before_leaving
 
 __all__ = ["said_at_a_sudden_end"]
 
@@ -19,17 +22,31 @@ if not sys.stdin.buffer.read(1):
 
 
 @contextlib.contextmanager
-def said_at_a_sudden_end(line: str) -> Iterator[None]:
-    """Has another process print `line` on standard errors if this one ends within the block, without unwinding it."""
-    # In a session of its own: Ctrl-C is for this process, which unwinds the block.
+def said_at_a_sudden_end(line: str) -> Iterator[Callable[[], None]]:
+    """Has another process print `line` on standard errors if this one ends within the block, without unwinding it.
+
+    The block gets a function to call when an end needs no word any more. A signal that ends the process at once, see
+    `exit_at_once`, has words of its own.
+    """
+    # In a session of its own: Ctrl-C is for this process.
     watch = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _WATCH, line],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+    assert watch.stdin is not None
+    pipe = watch.stdin.fileno()
+
+    def dismiss() -> None:
+        with contextlib.suppress(OSError):  # it has gone, because this is the second time or somebody has ended it
+            os.write(pipe, b".")
+
+    before_leaving.append(dismiss)
     try:
-        yield
+        yield dismiss
     finally:
-        with contextlib.suppress(OSError):  # somebody has ended it
-            watch.communicate(b".")
+        dismiss()
+        before_leaving.remove(dismiss)
+        with contextlib.suppress(OSError):
+            watch.communicate()

@@ -12,8 +12,9 @@ import pytest
 
 SCRIPT = """
 import os, signal, subprocess, sys
+from skeleton_of_thought._cli.interrupts import exit_at_once
 from skeleton_of_thought._cli.sudden_end import said_at_a_sudden_end
-with said_at_a_sudden_end("it has ended"):
+with said_at_a_sudden_end("it has ended") as dismiss:
     {}
 print("the block has ended", file=sys.stderr)
 """
@@ -43,6 +44,19 @@ def test_the_end_of_the_block_is_none():
 def test_an_exception_is_none(within):
     _, text = said(within)
     assert "it has ended" not in text
+
+
+def test_an_end_that_needs_no_word_is_none():
+    assert said("dismiss(); dismiss(); os._exit(1)") == (1, "")
+    assert said("dismiss()") == (0, "the block has ended\n")
+
+
+@pytest.mark.parametrize(("number", "text"), [(signal.SIGINT, "sot: interrupted\n"), (signal.SIGTERM, "")])
+def test_a_signal_that_ends_the_process_at_once_has_words_of_its_own(number, text):
+    at_once = (
+        f"stack = exit_at_once(); stack.__enter__(); os.kill(os.getpid(), {int(number)}); import time; time.sleep(50)"
+    )
+    assert said(at_once) == (128 + number, text)
 
 
 def test_programs_that_the_block_has_started_do_not_hide_the_end():
