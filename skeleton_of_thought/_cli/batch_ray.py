@@ -79,9 +79,9 @@ def rows_on_ray(
 ) -> Iterator[Iterator[Row]]:
     """Makes answers on Ray: an iterator of the rows, each as soon as its answer has ended, in no order.
 
-    The end of the block ends all calls and all actors, and Ray too if it was started here. All that has to be said or
-    written comes before it: Ray's core may end the process while it is closed amid a job, with code 1 and no message.
-    It may do so before, too, as when its head cannot be reached for a minute; then another process says so.
+    The end of the block ends all calls and all actors, and Ray too if it was started here. Ray's core may end the
+    process at any time, with code 1 and no message, as when its head cannot be reached for a minute. Within the block
+    another process says so. While Ray is closed nobody does, so all that has to be said or written comes before.
 
     Args:
         args: Of `sot batch`: `ray` (an address, or an empty text for `RAY_ADDRESS` or else a Ray of this machine),
@@ -104,7 +104,7 @@ def rows_on_ray(
     # Ray's own end of the actors comes first: it reports an actor that ends by itself as one that has crashed.
     with said_at_a_sudden_end(_ENDED) as dismiss, contextlib.ExitStack() as last, connected(args.ray) as ray:
         lines = last.enter_context(Lifelines(ray.util.get_node_ip_address()))
-        answers = _answers(ray, args, left, options, router, lines)
+        answers = _answers(ray, args, left, options, router, lines.address)
         with contextlib.closing(_told(answers.iter_rows())) as made:
             try:
                 yield _rows(made, left, model)
@@ -118,7 +118,7 @@ def _answers(  # noqa: PLR0917 - those of its caller
     left: Mapping[str, Job],
     options: AnswerOptions,
     router: AnyRouter | None,
-    lines: Lifelines,
+    lifeline: tuple[str, int],
 ) -> Any:
     """The data set of the answers, which Ray makes while it is read."""
     pool = _pool(ray, getattr(args, "actors", None), local=options.model.source == "local", most=len(left))
@@ -128,7 +128,7 @@ def _answers(  # noqa: PLR0917 - those of its caller
     return ray.data.from_items(items, override_num_blocks=min(len(items), _MOST_BLOCKS)).map_batches(
         AnswerWhileAsked,
         fn_constructor_kwargs={
-            "lifeline": lines.address,
+            "lifeline": lifeline,
             "model": _model(args),
             "settings": options.settings,
             "prompts": options.prompts,

@@ -26,8 +26,7 @@ _begun: list[int] = []
 _PATIENCE = 5.0
 """Seconds that the process has for its last words, on a busy machine or on a terminal that takes no text."""
 _words = ["sot: interrupted"]
-before_leaving: list[Callable[[], object]] = []
-"""What is called before a signal ends the process at once: short, and safe in any thread."""
+_calls: list[Callable[[], object]] = []
 
 
 @contextlib.contextmanager
@@ -38,6 +37,16 @@ def last_words(line: str) -> Iterator[None]:
         yield
     finally:
         _words.pop()
+
+
+@contextlib.contextmanager
+def before_leaving(call: Callable[[], object]) -> Iterator[None]:
+    """Makes a signal that ends the process at once during a block call `call` first, which is short, in any thread."""
+    _calls.append(call)
+    try:
+        yield
+    finally:
+        _calls.remove(call)
 
 
 @contextlib.contextmanager
@@ -133,7 +142,7 @@ def _leave(number: int) -> None:
     if _begun:  # a signal within the handler, which goes on
         return
     _begun.append(number)
-    for call in before_leaving:
+    for call in _calls:
         call()
     with contextlib.suppress(OSError, ValueError):
         if os.isatty(2):

@@ -42,11 +42,10 @@ def said_at_a_sudden_end(line: str) -> Iterator[Callable[[], None]]:
         with contextlib.suppress(OSError):  # it has gone, because this is the second time or somebody has ended it
             os.write(pipe, b".")
 
-    before_leaving.append(dismiss)
     try:
-        yield dismiss
+        with before_leaving(dismiss):
+            yield dismiss
     finally:
         dismiss()
-        before_leaving.remove(dismiss)
         with contextlib.suppress(OSError):
             watch.communicate()

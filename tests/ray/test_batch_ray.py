@@ -114,7 +114,7 @@ ray.shutdown = lambda: os._exit(1)
 from skeleton_of_thought.cli import main
 sys.exit(main())
 """
-"""The command with a Ray that ends the process while it is closed, as its core now and then does amid a job."""
+"""The command with a Ray that ends the process while it is closed, as its core may."""
 
 
 @pytest.mark.parametrize("dies", [False, True], ids=["ray closes", "ray dies"])
